@@ -1,0 +1,1 @@
+"""Floor 8: one module per command group; argument parsing and exit codes, nothing else."""

@@ -1,0 +1,1 @@
+"""Floor 4: one use-case each, over ports."""

@@ -1,0 +1,1 @@
+"""Floor 3: who speaks. Tokens in, verified identities out."""

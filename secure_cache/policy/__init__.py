@@ -1,0 +1,1 @@
+"""Floor 2: what the admin wrote, compiled into something that can only answer one way."""

@@ -1,0 +1,61 @@
+"""Every object's name, in one place.
+
+Five stores, which may be five containers with different rights, or five folders of one:
+
+    artifacts   <yyyy-mm-dd>/<entry id>                    immutable bytes
+    records     <project>/<kind>/<sha256 of id>/<sha256 of key>
+    tiles       tile/..., commit/<size>                    immutable, C2SP tlog-tiles
+    head        head, checkpoint, pending/<boot>/<seq>     the log's mutable edge
+    state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>, keys/<n>
+
+For the filesystem `tiles` and `head` are one folder, so that a C2SP client can read it.
+The key is hashed because file systems that fold case would let `aB` meet `Ab`.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+
+from secure_cache.model.names import Key, Namespace
+
+HEAD = "head"
+CHECKPOINT = "checkpoint"
+PENDING_PREFIX = "pending/"
+
+
+def artifact(entry_id: str, stored_at: int) -> str:
+    """Unique for each upload: two writers never share bytes, and a tampered object is never
+    met again by content."""
+    return f"{_day(stored_at)}/{entry_id}"
+
+
+def record(namespace: Namespace, key: Key) -> str:
+    return f"{namespace.path}/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def pending(boot: str, sequence: int) -> str:
+    return f"{PENDING_PREFIX}{boot}/{sequence:012d}"
+
+
+def commit(size: int) -> str:
+    return f"commit/{size:020d}"
+
+
+def used_token(token_id: str, expires_at: int) -> str:
+    """By day of expiry, so that whole days can be swept once no clock accepts them."""
+    return f"jti/{_day(expires_at)}/{token_id}"
+
+
+def quarantine(entry_id: str) -> str:
+    return f"quarantine/{entry_id}"
+
+
+def policy_version(number: int) -> str:
+    return f"policy/{number:012d}"
+
+
+def key_ring_version(number: int) -> str:
+    return f"keys/{number:012d}"
+
+
+def _day(timestamp: int) -> str:
+    return datetime.fromtimestamp(timestamp, tz=UTC).strftime("%Y-%m-%d")
