@@ -136,16 +136,25 @@ class CreateOnly(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A published upload: where it is, and the SHA-256 of what was written."""
+
+    info: ObjectInfo
+    digest: Digest
+
+
 class Upload(Protocol):
     """A body on its way in. Nothing of it can be read before `commit`."""
 
     async def write(self, data: bytes) -> None: ...
 
-    async def commit(self, *, digest: Digest, size: int) -> ObjectInfo:
-        """Publish atomically and durably, if what was written has this digest and size.
+    async def commit(self, *, size: int, digest: Digest | None = None) -> Committed:
+        """Publish atomically and durably, if what was written has this size and digest.
 
-        The store hashes what it actually wrote. Raises: DigestMismatch (nothing is
-        committed), AlreadyExists, StorageUnavailable, StorageForbidden.
+        The store hashes what it actually wrote, once, while writing; `digest` is given where
+        the caller was promised one. Raises: DigestMismatch (nothing is committed),
+        AlreadyExists, StorageUnavailable, StorageForbidden.
         """
         ...
 
