@@ -1,0 +1,142 @@
+"""What the use-cases and the HTTP floor tell the operator's instruments: a port.
+
+Numbers only. Nothing here can fail, wait or refuse, and nothing here is the record of what
+happened: that is the transparency log. Every string handed over comes from a small fixed set
+(an error's `code`, a tier, a route's name), never from a request: a label that a client can
+choose is a memory leak that a client controls. There is deliberately no namespace, project,
+key or subject.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One request, at its end.
+
+    Attributes:
+        method: the HTTP method.
+        route: the name of the route (`cache`, `token`, `log`, ...), not its path.
+        status: the HTTP status that was sent; 0 when the client left before.
+        outcome: `hit`, `miss`, `stored`, `exists`, `denied`, `refused`, `failed`, `gone`, or
+            `ok` for everything outside the cache.
+        reason: the `code` of the error, or empty.
+        seconds: from the headers' arrival to the last byte of the answer.
+        bytes_in: of the body that arrived.
+        bytes_out: of the body that was sent.
+    """
+
+    method: str
+    route: str
+    status: int
+    outcome: str
+    reason: str = ""
+    seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Telemetry(Protocol):
+    """Counts what happens. No method raises or waits."""
+
+    def request_started(self) -> None:
+        """A request is open; `request_finished` follows exactly once."""
+        ...
+
+    def request_finished(self, finished: Finished, /) -> None: ...
+
+    def upload_started(self) -> None:
+        """A body is being received; `upload_ended` follows exactly once."""
+        ...
+
+    def upload_ended(self) -> None: ...
+
+    def stored(self, *, tier: str, size_bytes: int) -> None:
+        """An entry became readable."""
+        ...
+
+    def served(self, *, tier: str, size_bytes: int) -> None:
+        """Verified bytes were sent; `tier` is the writer's."""
+        ...
+
+    def missed(self, *, reason: str) -> None:
+        """A look-up answered with a miss: `absent`, or the `code` of what hid it."""
+        ...
+
+    def denied(self, *, reason: str) -> None:
+        """A token or the policy said no; `reason` is the error's `code`."""
+        ...
+
+    def verification_failed(self, *, kind: str) -> None:
+        """Something stored did not verify (`signature`, `binding`, `digest`, `chunk`, `log`).
+        Each one deserves an alarm."""
+        ...
+
+    def quarantined(self) -> None:
+        """A record was taken out of service after a failed verification."""
+        ...
+
+    def token_verified(self, *, cached: bool) -> None:
+        """A token was accepted, from the cache of verified tokens or by its signature."""
+        ...
+
+    def token_exchanged(self, *, ok: bool) -> None: ...
+
+    def policy_reloaded(self, *, ok: bool) -> None:
+        """A changed policy file took effect, or was refused and the last good one stays."""
+        ...
+
+    def log_committed(self, *, tree_size: int, entries: int, seconds: float) -> None:
+        """A commit published a checkpoint."""
+        ...
+
+    def log_pending(self, *, entries: int) -> None:
+        """How many durable entries wait to be sequenced."""
+        ...
+
+    def jwks_refreshed(self, *, issuer: str, ok: bool) -> None:
+        """An issuer's keys were fetched; `issuer` is its name in the policy."""
+        ...
+
+    def storage_failed(self, *, store: str, kind: str) -> None:
+        """A store raised: `store` is one of the five, `kind` the error's `code`."""
+        ...
+
+
+class Silent:
+    """Counts nothing: for tests, commands and the offline client."""
+
+    def request_started(self) -> None: ...
+
+    def request_finished(self, finished: Finished, /) -> None: ...
+
+    def upload_started(self) -> None: ...
+
+    def upload_ended(self) -> None: ...
+
+    def stored(self, *, tier: str, size_bytes: int) -> None: ...
+
+    def served(self, *, tier: str, size_bytes: int) -> None: ...
+
+    def missed(self, *, reason: str) -> None: ...
+
+    def denied(self, *, reason: str) -> None: ...
+
+    def verification_failed(self, *, kind: str) -> None: ...
+
+    def quarantined(self) -> None: ...
+
+    def token_verified(self, *, cached: bool) -> None: ...
+
+    def token_exchanged(self, *, ok: bool) -> None: ...
+
+    def policy_reloaded(self, *, ok: bool) -> None: ...
+
+    def log_committed(self, *, tree_size: int, entries: int, seconds: float) -> None: ...
+
+    def log_pending(self, *, entries: int) -> None: ...
+
+    def jwks_refreshed(self, *, issuer: str, ok: bool) -> None: ...
+
+    def storage_failed(self, *, store: str, kind: str) -> None: ...
