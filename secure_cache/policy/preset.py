@@ -32,10 +32,12 @@ class PresetOptions:
             preset's own list.
         claim_names: for `generic`: which claim holds what (`branch`, `pull_request`, `base`,
             `event`, `tag`, `role`, `project`, ...).
+        verified: for `generic`: the admin acknowledged `i-verified-this-issuer`.
     """
 
     trusted_events: frozenset[str] = frozenset()
     claim_names: tuple[tuple[str, str], ...] = ()
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Preset:
         name_instead_of_id: mutable name claim -> the id claim that should be used (W01).
         known_claims: every claim the provider is known to send; these are kept in the
             identity and signed into the entry, all others are dropped and counted.
+        private_claims: known too, but never kept: they name people, and a log is forever.
         default_trusted_events: the preset's event allow-list.
         dangerous_events: events that W03 warns about when a policy trusts them.
         max_lifetime_seconds: the longest `exp - iat` that is believable.
@@ -74,6 +77,7 @@ class Preset:
     id_claims: frozenset[str] = frozenset()
     name_instead_of_id: Mapping[str, str] = field(default_factory=dict)
     known_claims: frozenset[str] = frozenset()
+    private_claims: frozenset[str] = frozenset()
     default_trusted_events: frozenset[str] = frozenset()
     dangerous_events: frozenset[str] = frozenset()
     max_lifetime_seconds: int = 3600
