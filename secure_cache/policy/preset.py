@@ -65,6 +65,12 @@ class Preset:
         max_age_seconds: the oldest `iat` that is accepted.
         multi_audience: the provider sends a list in `aud`; ours must be among it.
         self_issued: tokens of this server itself.
+        facts: what revocations call `run_id`, `actor_id` and `commit` -> the provider's claim.
+            A fact without an entry is looked up under its own name.
+        trust_ack: the `ack` without which no job of such an issuer is trustable; the policy
+            clears `Context.trustable` then, whatever `classify` says.
+        mappable: the first halves that `PresetOptions.claim_names` may have; empty when the
+            provider's claims have fixed names.
     """
 
     name: str
@@ -84,3 +90,6 @@ class Preset:
     max_age_seconds: int = 86_400
     multi_audience: bool = False
     self_issued: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+    trust_ack: str | None = None
+    mappable: frozenset[str] = frozenset()
