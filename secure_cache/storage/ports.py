@@ -15,9 +15,7 @@ from typing import Protocol
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import Misconfigured
 
-NAME_GRAMMAR = re.compile(
-    r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9][A-Za-z0-9._=-]*(?:/[A-Za-z0-9._=-]+)*"
-)
+NAME_GRAMMAR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._=-]+)*")
 MAX_NAME_CHARACTERS = 900
 
 
@@ -31,6 +29,17 @@ def check_name(name: str) -> str:
     if len(name) > MAX_NAME_CHARACTERS or NAME_GRAMMAR.fullmatch(name) is None:
         raise Misconfigured(f"illegal object name {name[:80]!r}")
     return name
+
+
+def check_prefix(prefix: str) -> str:
+    """Check what `list` is asked for: nothing, or the start of a legal name.
+
+    Raises:
+        Misconfigured: no legal name starts so, or it ends inside a segment of dots.
+    """
+    if prefix:
+        check_name(prefix.removesuffix("/"))
+    return prefix
 
 
 @dataclass(frozen=True, slots=True)
