@@ -1,0 +1,269 @@
+"""Entry keys: who may sign statements, when, and with which algorithm.
+
+The algorithm belongs to the key and is never read from an envelope, so nobody can talk a verifier
+into another one. A key id is the lower-case hex SHA-256 of the key's SPKI DER: it names one key
+and nothing else.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, Self, TypeAlias
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from secure_cache.model.clock import parse_rfc3339, rfc3339
+from secure_cache.model.digest import Digest
+from secure_cache.model.errors import CorruptObject
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+VerifyingKey: TypeAlias = Ed25519PublicKey | EllipticCurvePublicKey
+
+
+class Algorithm(StrEnum):
+    """How a key signs. Ed25519 gives 64 raw bytes, ES256 gives a DER `ECDSA-Sig-Value`."""
+
+    ED25519 = "ed25519"
+    ES256 = "es256"
+
+
+class KeyStatus(StrEnum):
+    """`active` may sign. `retired` signs no more, and what it signed in its time still holds.
+    `revoked` proves nothing any more: whoever stole a key can write any date."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+class Signer(Protocol):
+    """Signs with one key. A cloud KMS is one, so `sign` may wait for the network."""
+
+    @property
+    def keyid(self) -> str: ...
+
+    @property
+    def algorithm(self) -> Algorithm: ...
+
+    async def sign(self, message: bytes) -> bytes:
+        """The signature in the form that `Algorithm` names.
+
+        Raises:
+            Unavailable: the key could not be reached.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that statements are verified with.
+
+    Attributes:
+        algorithm: how it signs.
+        pem: SPKI PEM, as `public_pem` writes it.
+        not_before: seconds since 1970; what is dated earlier was not signed by us.
+        not_after: the last second that it covers; None while no end is set.
+        status: see `KeyStatus`.
+        keyid: hex SHA-256 of the SPKI DER.
+
+    Raises:
+        ValueError: the PEM is not one key of that algorithm in its one spelling, the window is
+            empty, or a retired key has no end.
+    """
+
+    algorithm: Algorithm
+    pem: str
+    not_before: int
+    not_after: int | None = None
+    status: KeyStatus = KeyStatus.ACTIVE
+    keyid: str = field(init=False)
+    _key: VerifyingKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        key = _load(self.pem, self.algorithm)
+        if self.not_before < 0 or (self.not_after is not None and self.not_after < self.not_before):
+            raise ValueError("a key's validity ends before it begins")
+        if self.status is KeyStatus.RETIRED and self.not_after is None:
+            raise ValueError("a retired key needs the time until which it signed")
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "keyid", key_id(key))
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Check a signature; whether the key may be trusted is for the caller.
+
+        Raises:
+            CorruptObject: it is not this key's signature over `message` in its one spelling.
+        """
+        try:
+            if isinstance(self._key, Ed25519PublicKey):
+                self._key.verify(signature, message)
+            else:
+                _check_der(signature)
+                self._key.verify(signature, message, ECDSA(SHA256()))
+        except (InvalidSignature, ValueError):
+            raise CorruptObject(f"the signature is not by key {self.keyid}") from None
+
+    def require_valid_at(self, moment: int) -> None:
+        """Check that the key's time covers `moment`, seconds since 1970.
+
+        Raises:
+            CorruptObject: too early or too late.
+        """
+        if moment < self.not_before:
+            raise CorruptObject(f"signed before key {self.keyid} was valid")
+        if self.not_after is not None and moment > self.not_after:
+            raise CorruptObject(f"signed after key {self.keyid} was retired")
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in a key ring's document."""
+        document: dict[str, Any] = {
+            "algorithm": str(self.algorithm),
+            "keyid": self.keyid,
+            "notBefore": rfc3339(self.not_before),
+            "pem": self.pem,
+            "status": str(self.status),
+        }
+        if self.not_after is not None:
+            document["notAfter"] = rfc3339(self.not_after)
+        return document
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """The inverse of `document`.
+
+        Raises:
+            ValueError: anything else, also a `keyid` that is not this key's.
+        """
+        try:
+            until = document.get("notAfter")
+            key = cls(
+                algorithm=Algorithm(document["algorithm"]),
+                pem=document["pem"],
+                not_before=parse_rfc3339(document["notBefore"]),
+                not_after=None if until is None else parse_rfc3339(until),
+                status=KeyStatus(document["status"]),
+            )
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(
+                "a key's document lacks a member, or has one of a wrong type"
+            ) from None
+        if key.document() != document:
+            raise ValueError("a key's document has a wrong keyid, or is not in its canonical form")
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The keys that statements may be signed with. An empty ring refuses everything.
+
+    Raises:
+        ValueError: two keys with one id.
+    """
+
+    keys: tuple[PublicKey, ...]
+    _by_id: dict[str, PublicKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_id = {key.keyid: key for key in self.keys}
+        if len(by_id) != len(self.keys):
+            raise ValueError("a key stands twice in the key ring")
+        object.__setattr__(self, "_by_id", by_id)
+
+    def __contains__(self, keyid: object) -> bool:
+        """Whether the key is known, whatever its status. A reader that meets an unknown key
+        should load its ring again before it calls an object corrupt: a replica may have rotated."""
+        return keyid in self._by_id
+
+    def verify(self, keyid: str, message: bytes, signature: bytes) -> PublicKey:
+        """Check a signature by one of these keys.
+
+        The caller must then ask the key whether its time covers the statement's, which it may
+        only read once this has passed.
+
+        Raises:
+            CorruptObject: unknown key, revoked key, or a signature that does not verify.
+        """
+        key = self._by_id.get(keyid)
+        if key is None:
+            raise CorruptObject("signed by a key that is not in the key ring")
+        if key.status is KeyStatus.REVOKED:
+            raise CorruptObject(f"signed by key {keyid}, which is revoked")
+        key.verify(message, signature)
+        return key
+
+    def encode(self) -> bytes:
+        """The ring as a document (RFC 8785), keys sorted by id."""
+        keys = [self._by_id[keyid].document() for keyid in sorted(self._by_id)]
+        return rfc8785.dumps({"keys": keys, "v": 1})
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of `encode()`: names exactly this state of the ring, in the log."""
+        return Digest.of(self.encode())
+
+
+def ring_of(keys: Iterable[PublicKey]) -> KeyRing:
+    """A ring of these keys, in the order of their ids."""
+    return KeyRing(tuple(sorted(keys, key=lambda key: key.keyid)))
+
+
+def key_id(key: VerifyingKey) -> str:
+    """Hex SHA-256 of the SPKI DER."""
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
+
+
+def public_pem(key: VerifyingKey) -> str:
+    """The one spelling of a public key: SPKI PEM."""
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
+
+
+def low_s(signature: bytes) -> bytes:
+    """An ECDSA signature in DER with the smaller of its two `s`.
+
+    Anybody can turn one valid signature into the other; accepting one only keeps a stored
+    envelope equal to the logged one.
+
+    Raises:
+        ValueError: not DER.
+    """
+    r, s = decode_dss_signature(signature)
+    return encode_dss_signature(r, min(s, P256_ORDER - s))
+
+
+def _check_der(signature: bytes) -> None:
+    if low_s(signature) != signature:
+        raise ValueError("not the one spelling of an ECDSA signature")
+
+
+def _load(pem: str, algorithm: Algorithm) -> VerifyingKey:
+    try:
+        key = load_pem_public_key(pem.encode("ascii"))
+    except Exception as error:  # cryptography documents no closed set for hostile PEM
+        raise ValueError("not a public key in PEM") from error
+    if algorithm is Algorithm.ED25519:
+        if not isinstance(key, Ed25519PublicKey):
+            raise ValueError("not an Ed25519 key")
+        loaded: VerifyingKey = key
+    else:
+        if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
+            raise ValueError("not a P-256 key")
+        loaded = key
+    if public_pem(loaded) != pem:
+        raise ValueError("a public key's PEM is not in its canonical form")
+    return loaded
