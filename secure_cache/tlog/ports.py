@@ -1,7 +1,11 @@
 """What the floors above may ask of the log."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
+
+from secure_cache.tlog.checkpoint import Checkpoint
+from secure_cache.tlog.tlog_proof import TlogProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +31,56 @@ class Log(Protocol):
             Overloaded: too many entries are waiting.
             StorageUnavailable: it may or may not come to be logged.
             Malformed: the leaf is empty or above 65 535 bytes.
+            LogInconsistent: the log failed its self-check; nothing is accepted until it passes.
+        """
+        ...
+
+
+class PublishedLog(Protocol):
+    """The log as everybody may see it: up to the newest signed checkpoint, every byte verified.
+
+    All methods raise StorageUnavailable, and LogInconsistent when what is stored does not lead
+    to the signed root.
+    """
+
+    async def published(self) -> Checkpoint:
+        """The newest signed checkpoint; never goes back within a process."""
+        ...
+
+    async def checkpoint_note(self) -> bytes:
+        """Its signed note, as C2SP clients read it."""
+        ...
+
+    async def index_of(self, logged: Logged) -> int | None:
+        """The entry's index, or None while it is not in the published log."""
+        ...
+
+    async def entry(self, index: int) -> bytes:
+        """Raises: NotFound (not in the published log)."""
+        ...
+
+    def entries(self, start: int = 0, end: int | None = None) -> AsyncIterator[tuple[int, bytes]]:
+        """Index and bytes of the entries from `start` up to, not including, `end`."""
+        ...
+
+    async def proof(self, index: int) -> TlogProof:
+        """Inclusion in the newest checkpoint; `bytes` of it is a `.tlog-proof` file.
+
+        Raises: NotFound.
+        """
+        ...
+
+    async def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
+        """RFC 6962 audit path of entry `index` in the tree of `size`. Raises: NotFound."""
+        ...
+
+    async def consistency_proof(self, old: int, new: int) -> tuple[bytes, ...]:
+        """RFC 6962 consistency proof between two published sizes. Raises: NotFound."""
+        ...
+
+    async def tile(self, path: str) -> bytes:
+        """A tile or entry bundle under its C2SP path, as stored, for those who verify themselves.
+
+        Raises: Malformed (not a tile's path), NotFound.
         """
         ...
