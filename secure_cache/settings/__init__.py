@@ -1,0 +1,27 @@
+"""Settings, read once. Only `compose` and `cli` import it."""
+
+from secure_cache.settings.load import load_settings
+from secure_cache.settings.render import default_toml
+from secure_cache.settings.schema import (
+    Limits,
+    Log,
+    Logging,
+    Metrics,
+    Server,
+    Settings,
+    Storage,
+    Tokens,
+)
+
+__all__ = [
+    "Limits",
+    "Log",
+    "Logging",
+    "Metrics",
+    "Server",
+    "Settings",
+    "Storage",
+    "Tokens",
+    "default_toml",
+    "load_settings",
+]
