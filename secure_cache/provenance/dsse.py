@@ -72,7 +72,7 @@ class Envelope:
         return data
 
     @classmethod
-    def parse(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes) -> Self:
         """Accept exactly what `encode` gives.
 
         Raises:

@@ -5,41 +5,26 @@ into another one. A key id is the lower-case hex SHA-256 of the key's SPKI DER: 
 and nothing else.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self
 
 import rfc8785
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import (
-    decode_dss_signature,
-    encode_dss_signature,
-)
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
 
 from secure_cache.model.clock import parse_rfc3339, rfc3339
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import CorruptObject
+from secure_cache.model.strict_json import load_strict_object
+from secure_cache.provenance.algorithms import (
+    Algorithm,
+    VerifyingKey,
+    check_signature,
+    key_id,
+    load_public_pem,
+)
 
-P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-
-VerifyingKey: TypeAlias = Ed25519PublicKey | EllipticCurvePublicKey
-
-
-class Algorithm(StrEnum):
-    """How a key signs. Ed25519 gives 64 raw bytes, ES256 gives a DER `ECDSA-Sig-Value`."""
-
-    ED25519 = "ed25519"
-    ES256 = "es256"
+MAX_RING_BYTES = 256 * 1024
 
 
 class KeyStatus(StrEnum):
@@ -95,7 +80,7 @@ class PublicKey:
     _key: VerifyingKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        key = _load(self.pem, self.algorithm)
+        key = load_public_pem(self.pem, self.algorithm)
         if self.not_before < 0 or (self.not_after is not None and self.not_after < self.not_before):
             raise ValueError("a key's validity ends before it begins")
         if self.status is KeyStatus.RETIRED and self.not_after is None:
@@ -110,12 +95,8 @@ class PublicKey:
             CorruptObject: it is not this key's signature over `message` in its one spelling.
         """
         try:
-            if isinstance(self._key, Ed25519PublicKey):
-                self._key.verify(signature, message)
-            else:
-                _check_der(signature)
-                self._key.verify(signature, message, ECDSA(SHA256()))
-        except (InvalidSignature, ValueError):
+            check_signature(self._key, message, signature)
+        except ValueError:
             raise CorruptObject(f"the signature is not by key {self.keyid}") from None
 
     def require_valid_at(self, moment: int) -> None:
@@ -143,7 +124,7 @@ class PublicKey:
         return document
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Self:
+    def from_document(cls, document: Any) -> Self:
         """The inverse of `document`.
 
         Raises:
@@ -211,6 +192,22 @@ class KeyRing:
         keys = [self._by_id[keyid].document() for keyid in sorted(self._by_id)]
         return rfc8785.dumps({"keys": keys, "v": 1})
 
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of `encode`: accepts exactly what it gives.
+
+        Raises:
+            ValueError: any other bytes.
+        """
+        document = load_strict_object(data, max_bytes=MAX_RING_BYTES)
+        keys = document.get("keys")
+        if not isinstance(keys, list):
+            raise ValueError("a key ring is a list of keys")  # noqa: TRY004 - one error for callers
+        ring = cls(tuple(PublicKey.from_document(key) for key in keys))
+        if ring.encode() != data:
+            raise ValueError("the key ring is not in its canonical form")
+        return ring
+
     @property
     def digest(self) -> Digest:
         """SHA-256 of `encode()`: names exactly this state of the ring, in the log."""
@@ -220,50 +217,3 @@ class KeyRing:
 def ring_of(keys: Iterable[PublicKey]) -> KeyRing:
     """A ring of these keys, in the order of their ids."""
     return KeyRing(tuple(sorted(keys, key=lambda key: key.keyid)))
-
-
-def key_id(key: VerifyingKey) -> str:
-    """Hex SHA-256 of the SPKI DER."""
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).hexdigest()
-
-
-def public_pem(key: VerifyingKey) -> str:
-    """The one spelling of a public key: SPKI PEM."""
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
-
-
-def low_s(signature: bytes) -> bytes:
-    """An ECDSA signature in DER with the smaller of its two `s`.
-
-    Anybody can turn one valid signature into the other; accepting one only keeps a stored
-    envelope equal to the logged one.
-
-    Raises:
-        ValueError: not DER.
-    """
-    r, s = decode_dss_signature(signature)
-    return encode_dss_signature(r, min(s, P256_ORDER - s))
-
-
-def _check_der(signature: bytes) -> None:
-    if low_s(signature) != signature:
-        raise ValueError("not the one spelling of an ECDSA signature")
-
-
-def _load(pem: str, algorithm: Algorithm) -> VerifyingKey:
-    try:
-        key = load_pem_public_key(pem.encode("ascii"))
-    except Exception as error:  # cryptography documents no closed set for hostile PEM
-        raise ValueError("not a public key in PEM") from error
-    if algorithm is Algorithm.ED25519:
-        if not isinstance(key, Ed25519PublicKey):
-            raise ValueError("not an Ed25519 key")
-        loaded: VerifyingKey = key
-    else:
-        if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-            raise ValueError("not a P-256 key")
-        loaded = key
-    if public_pem(loaded) != pem:
-        raise ValueError("a public key's PEM is not in its canonical form")
-    return loaded

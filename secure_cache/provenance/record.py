@@ -81,7 +81,7 @@ def encode_record(record: Record) -> bytes:
     return rfc8785.dumps(
         {
             "v": 1,
-            "envelope": Envelope.parse(record.envelope).document(),
+            "envelope": Envelope.decode(record.envelope).document(),
             "chunks": chunks,
             "log": {"batch": record.batch, "position": record.position},
         }

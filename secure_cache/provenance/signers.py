@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from secure_cache.provenance.keys import Algorithm, key_id, low_s, public_pem
+from secure_cache.provenance.algorithms import Algorithm, key_id, low_s, public_pem
 
 SigningKey: TypeAlias = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 

@@ -14,7 +14,8 @@ from secure_cache.model.errors import CorruptObject
 from secure_cache.model.names import Key, Namespace
 from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.dsse import MAX_ENVELOPE_BYTES, Envelope
-from secure_cache.provenance.event import EVENT_PREDICATE, Event, parse_event
+from secure_cache.provenance.event import Event
+from secure_cache.provenance.event_statement import EVENT_PREDICATE, parse_event
 from secure_cache.provenance.keys import KeyRing, PublicKey
 from secure_cache.provenance.statement import ENTRY_PREDICATE, chunk_count, parse_statement
 
@@ -115,7 +116,7 @@ def check_chunk_list(entry: Entry, chunks: bytes) -> None:
 
 def _signed_payload(envelope: bytes, ring: KeyRing) -> tuple[bytes, PublicKey]:
     # 1. the one spelling of an envelope with exactly one signature
-    parsed = Envelope.parse(envelope)
+    parsed = Envelope.decode(envelope)
     # 2. a key that we know and have not revoked signed these very bytes, as such a statement
     key = ring.verify(parsed.unverified_keyid, parsed.pae(), parsed.signature)
     return parsed.unverified_payload, key
