@@ -27,6 +27,7 @@
 A client is sent `code` and `title` only, never `str(error)`: the text may hold paths or claims.
 """
 
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -42,9 +43,50 @@ class Refused(SecureCacheError):
     title = "the request was refused"
 
 
+class TokenProblem(StrEnum):
+    """What a caller is told of its invalid token: one of these lines, nothing of the token."""
+
+    GENERAL = "the token is not valid"
+    NOT_A_JWT = "the token is not a JWT in compact form"
+    HEADER = "the token's header has a field or value that is not accepted here"
+    TYPE = "the token is of another type than this server accepts from its issuer"
+    UNKNOWN_ISSUER = "the token's issuer is not among the issuers in this server's policy"
+    UNKNOWN_KEY = "the token is signed with a key that its issuer does not publish"
+    SIGNATURE = "the token's signature is wrong"
+    AUDIENCE = "the token is for another audience"
+    TIMES = "the token's iat, nbf or exp is missing, in the future or too far apart"
+    CLAIMS = "a claim of the token is missing, too long or of the wrong type"
+    NOT_EXCHANGEABLE = "only the token of a CI can be exchanged, not one of this server"
+
+
 class InvalidToken(Refused):
+    """The token proves nothing.
+
+    Attributes:
+        problem: from a closed set, so that no text of the token comes back.
+        expected_audience: ours, when the audience is the problem.
+    """
+
     code = "token-invalid"
     title = "the token is not valid"
+
+    def __init__(
+        self,
+        message: str = "",
+        problem: TokenProblem = TokenProblem.GENERAL,
+        *,
+        expected_audience: str | None = None,
+    ) -> None:
+        super().__init__(message or problem.value)
+        self.problem = problem
+        self.expected_audience = expected_audience
+
+    @property
+    def hint(self) -> str:
+        """One line for the person who configured the CI job."""
+        if self.expected_audience is None:
+            return self.problem.value
+        return f"{self.problem.value}: ask your CI for one with audience {self.expected_audience}"
 
 
 class ExpiredToken(Refused):
