@@ -1,0 +1,261 @@
+"""A real server: the console script, in processes of its own, over a real folder."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+READY_SECONDS = 30
+
+
+def command() -> str:
+    """The console script of the environment that runs the tests."""
+    path = Path(sys.executable).with_name("secure-cache")
+    assert path.is_file(), f"{path} is missing: run `make dev`"
+    return str(path)
+
+
+def cli(*arguments: object, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    """Run one command to its end."""
+    return subprocess.run(
+        [command(), *(str(argument) for argument in arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+    """Poll: for states that the outside can only observe."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes of one process, now and at its peak."""
+
+    resident: int
+    peak: int
+
+
+class Server:
+    """One installation, which may run, be stopped, be killed and run again on the same port."""
+
+    def __init__(self, directory: Path, *, workers: int = 1, options: tuple[str, ...] = ()):
+        self.directory = directory
+        self.config = directory / "secure-cache.toml"
+        self.policy = directory / "policy.yaml"
+        self.data = directory / "data"
+        self.workers = workers
+        self.options = options
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        done = cli("init", directory)
+        assert done.returncode == 0, done.stderr
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    # running
+
+    def start(self) -> "Server":
+        """Run it, until it has said that it is ready.
+
+        Raises:
+            AssertionError: it ended, or it said nothing for `READY_SECONDS`.
+        """
+        assert self.process is None
+        out = self.directory / "stdout.log"
+        said = out.stat().st_size if out.exists() else 0
+        with out.open("ab") as stdout, (self.directory / "stderr.log").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [
+                    command(),
+                    "serve",
+                    f"--config={self.config}",
+                    "--host=127.0.0.1",
+                    f"--port={self.port}",
+                    f"--workers={self.workers}",
+                    *self.options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                # A group of its own, so that kill9 reaches every worker at the same moment.
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + READY_SECONDS
+        while b"\n" not in out.read_bytes()[said:]:
+            code = self.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                self.kill9()
+                raise AssertionError(f"the server is not ready (exit {code}):\n{self.logs()}")
+            time.sleep(0.02)
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code after the drain."""
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill9()
+            raise AssertionError(f"the server ignored SIGTERM:\n{self.logs()}") from None
+        self.process = None
+        return code
+
+    def kill9(self) -> None:
+        """SIGKILL to every process at once: a crash."""
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(20)
+        wait_until(self._nobody_listens, "the killed server's port to be free")
+        self.process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _nobody_listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) != 0
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def processes(self) -> list[int]:
+        """Process ids: the one that was started and all below it."""
+        assert self.process is not None
+        found = [self.process.pid]
+        for pid in found:
+            try:
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            except FileNotFoundError:
+                continue
+            found.extend(int(child) for child in children)
+        return found
+
+    def memory(self) -> dict[int, Memory]:
+        """Resident memory by process id."""
+        result = {}
+        for pid in self.processes():
+            try:
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            except FileNotFoundError:
+                continue
+            sizes = {
+                line.split(":")[0]: int(line.split()[1]) * 1024
+                for line in lines
+                if line.startswith(("VmRSS:", "VmHWM:"))
+            }
+            if sizes:
+                result[pid] = Memory(resident=sizes["VmRSS"], peak=sizes["VmHWM"])
+        return result
+
+    def logs(self) -> str:
+        """Everything it wrote to stderr."""
+        path = self.directory / "stderr.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # what an operator does
+
+    def token(
+        self,
+        *,
+        branch: str | None = None,
+        pr: int | None = None,
+        base: str = "main",
+        role: str | None = None,
+        project: str = "demo",
+        ttl: str = "1h",
+    ) -> str:
+        """A token for a CI job; with neither branch, PR nor role, for main."""
+        if pr is not None:
+            who = ["--pull-request", str(pr), "--base", base]
+        elif role is not None:
+            who = ["--role", role]
+        else:
+            who = ["--branch", branch or "main"]
+        done = cli(
+            "token", "issue", "--config", self.config, "--project", project, *who, "--ttl", ttl
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n") == 1, "the token stands alone on stdout"
+        return done.stdout.strip()
+
+    def edit_policy(self, edit: Callable[[str], str]) -> None:
+        """Replace the policy file at once, as a careful admin does. When it takes effect is for
+        the caller to observe."""
+        new = self.policy.with_suffix(".new")
+        new.write_text(edit(self.policy.read_text()))
+        new.replace(self.policy)
+
+    def fsck(self) -> "subprocess.CompletedProcess[str]":
+        return cli("log", "fsck", "--config", self.config, timeout=120)
+
+    # what a client does
+
+    def client(self, token: str | None = None) -> httpx.Client:
+        """An HTTP client with this bearer token; it neither retries nor follows redirects."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+    def put(self, token: str | None, key: str, body: bytes) -> httpx.Response:
+        with self.client(token) as client:
+            return client.put(f"/v1/cache/{key}", content=body)
+
+    def get(self, token: str | None, key: str) -> httpx.Response:
+        with self.client(token) as client:
+            return client.get(f"/v1/cache/{key}")
+
+    def checkpoint(self) -> tuple[int, str]:
+        """Size and root (base64) of the published checkpoint."""
+        with self.client() as client:
+            lines = client.get("/log/checkpoint").raise_for_status().text.split("\n")
+        return int(lines[1]), lines[2]
+
+    def events(self) -> list[dict[str, object]]:
+        """Those of its log lines that are JSON."""
+        found = []
+        for line in self.logs().splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                found.append(event)
+        return found
+
+    # the end
+
+    def remove(self) -> None:
+        """Stop it by force and delete all of it: some tests store gigabytes."""
+        self.kill9()
+        shutil.rmtree(self.directory, ignore_errors=True)
