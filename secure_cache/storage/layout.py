@@ -20,6 +20,8 @@ from secure_cache.model.names import Key, Namespace
 HEAD = "head"
 CHECKPOINT = "checkpoint"
 PENDING_PREFIX = "pending/"
+POLICY_PREFIX = "policy/"
+KEYS_PREFIX = "keys/"
 
 
 def artifact(entry_id: str, stored_at: int) -> str:
@@ -50,11 +52,11 @@ def quarantine(entry_id: str) -> str:
 
 
 def policy_version(number: int) -> str:
-    return f"policy/{number:012d}"
+    return f"{POLICY_PREFIX}{number:012d}"
 
 
 def key_ring_version(number: int) -> str:
-    return f"keys/{number:012d}"
+    return f"{KEYS_PREFIX}{number:012d}"
 
 
 def _day(timestamp: int) -> str:

@@ -7,7 +7,7 @@ of every process at once, and survives a crash of process and machine.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -86,7 +86,7 @@ class Reading(Protocol):
         """
         ...
 
-    def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncIterator[bytes]:
+    def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncGenerator[bytes]:
         """The bytes from `offset` on, `size` at a time (the last may be shorter).
 
         Before each chunk is given out, the object is checked to be still the version in

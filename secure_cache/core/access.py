@@ -1,0 +1,94 @@
+"""From a token to what its bearer may do, quickly.
+
+A token is verified once and its decision is computed once per policy; both are remembered by
+the SHA-256 of the token, so that no token is kept in memory. A new policy, or the token's
+expiry, makes the remembered answer void.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from secure_cache.model.clock import LEEWAY_SECONDS, Clock
+from secure_cache.model.errors import ExpiredToken, Revoked
+from secure_cache.model.identity import Identity
+from secure_cache.policy.decision import Decision, Policy
+
+_REMEMBERED_TOKENS = 16_384
+
+
+class VerifiesTokens(Protocol):
+    """Turns a token into the identity that it proves, or raises."""
+
+    async def verify(self, token: str) -> Identity:
+        """Raises: InvalidToken, ExpiredToken, Unavailable (the issuer's keys are unknown)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, what the policy grants, and the one snapshot of the policy that said so.
+
+    Attributes:
+        identity: None for a request without any token.
+        decision: what it may do.
+        policy: the policy that decided; a request uses one for its whole life.
+    """
+
+    identity: Identity | None
+    decision: Decision
+    policy: Policy
+
+
+class Access:
+    """Callable: token or None to `Caller`.
+
+    Raises (from the call):
+        InvalidToken: it proves nothing.
+        ExpiredToken: it did, once.
+        Revoked: the policy took it back.
+        Unavailable: its issuer's keys cannot be had now.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: VerifiesTokens,
+        policy: Callable[[], Policy],
+        clock: Clock,
+        remembered: int = _REMEMBERED_TOKENS,
+    ) -> None:
+        self._verifier = verifier
+        self._policy = policy
+        self._clock = clock
+        self._limit = remembered
+        self._remembered: OrderedDict[bytes, Caller] = OrderedDict()
+
+    async def __call__(self, token: str | None) -> Caller:
+        policy = self._policy()
+        if token is None:
+            return Caller(None, policy.decide_anonymous(), policy)
+        caller = await self._caller(token, policy)
+        identity = caller.identity
+        if identity is not None:
+            now = self._clock()
+            if now > identity.expires_at + LEEWAY_SECONDS:
+                raise ExpiredToken("expired since it was first seen")
+            if (hidden := policy.refuses_token(identity, now=now)) is not None:
+                raise Revoked(hidden.why)
+        return caller
+
+    async def _caller(self, token: str, policy: Policy) -> Caller:
+        fingerprint = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._remembered.get(fingerprint)
+        if known is not None and known.policy is policy:
+            self._remembered.move_to_end(fingerprint)
+            return known
+        identity = await self._verifier.verify(token)
+        caller = Caller(identity, policy.decide(identity), policy)
+        self._remembered[fingerprint] = caller
+        if len(self._remembered) > self._limit:
+            self._remembered.popitem(last=False)
+        return caller

@@ -1,0 +1,232 @@
+"""Namespace and key to the record that stands there: read, verified, judged.
+
+The record is re-read only when its stored version changed, so a hot key costs one look at the
+store; a record is verified once and judged anew whenever the policy changes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from secure_cache.core.telemetry import Telemetry
+from secure_cache.model.clock import Clock
+from secure_cache.model.entry import Entry
+from secure_cache.model.errors import (
+    AlreadyExists,
+    CorruptObject,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+    VersionMismatch,
+)
+from secure_cache.model.names import Key, Namespace
+from secure_cache.policy.decision import Hidden, Policy
+from secure_cache.provenance.keys import KeyRing
+from secure_cache.provenance.record import MAX_RECORD_BYTES, parse_record
+from secure_cache.provenance.verify import VerifiedEntry, check_chunk_list, verify_entry
+from secure_cache.storage import layout
+from secure_cache.storage.ports import ObjectStore
+
+_REMEMBERED_RECORDS = 65_536
+_QUARANTINE_NOTE_BYTES = 4096
+_PUBLISH_ATTEMPTS = 8
+
+
+@dataclass(slots=True)
+class Held:
+    """A verified record, with the last judgement about it.
+
+    Attributes:
+        version: of the stored record.
+        verified: the entry, proved.
+        chunks: the concatenated raw chunk digests; empty up to one chunk.
+        batch: the pending batch that logged it.
+        position: its place in the batch.
+        quarantined: its bytes once failed verification.
+    """
+
+    version: str
+    verified: VerifiedEntry
+    chunks: bytes
+    batch: str
+    position: int
+    quarantined: bool
+    _judged_by: tuple[Policy, KeyRing] | None = None
+    _hidden: Hidden | None = None
+
+    @property
+    def entry(self) -> Entry:
+        return self.verified.entry
+
+    def hidden(self, policy: Policy, ring: KeyRing, now: float) -> Hidden | None:
+        """Why this entry is not served today, or None."""
+        if self.quarantined:
+            return Hidden("its bytes once failed verification", "quarantine")
+        by = self._judged_by
+        if by is None or by[0] is not policy or by[1] is not ring:
+            self._hidden = policy.hides(self.entry, now=now)
+            self._judged_by = (policy, ring)
+        return self._hidden
+
+
+class Catalog:
+    """The records, as seen by this process."""
+
+    def __init__(
+        self,
+        *,
+        records: ObjectStore,
+        state: ObjectStore,
+        ring: Callable[[], KeyRing],
+        reload_ring: Callable[[], Awaitable[KeyRing]],
+        clock: Clock,
+        telemetry: Telemetry,
+        remembered: int = _REMEMBERED_RECORDS,
+    ) -> None:
+        self._records = records
+        self._state = state
+        self._ring = ring
+        self._reload_ring = reload_ring
+        self._clock = clock
+        self._telemetry = telemetry
+        self._limit = remembered
+        self._held: OrderedDict[str, tuple[Held, KeyRing]] = OrderedDict()
+
+    async def find(self, namespace: Namespace, key: Key) -> Held:
+        """The verified record, hidden or not.
+
+        Raises:
+            NotFound: none.
+            CorruptObject: there is one, and it does not verify.
+            StorageUnavailable, StorageForbidden: nobody knows.
+        """
+        name = layout.record(namespace, key)
+        ring = self._ring()
+        remembered = self._held.get(name)
+        try:
+            if remembered is not None and remembered[1] is ring:
+                held = remembered[0]
+                fresh = await self._records.get_if_changed(
+                    name, version=held.version, max_bytes=MAX_RECORD_BYTES
+                )
+                if fresh is None:
+                    self._held.move_to_end(name)
+                    return held
+            else:
+                fresh = await self._records.get(name, max_bytes=MAX_RECORD_BYTES)
+        except NotFound:
+            self._held.pop(name, None)
+            raise
+        held = await self._admit(fresh.data, fresh.info.version, ring, namespace, key)
+        self._held[name] = (held, ring)
+        if len(self._held) > self._limit:
+            self._held.popitem(last=False)
+        return held
+
+    async def visible(self, namespace: Namespace, key: Key, policy: Policy) -> Held:
+        """The record, if it may be served today. Raises as `find`; NotFound when hidden."""
+        held = await self.find(namespace, key)
+        hidden = held.hidden(policy, self._ring(), self._clock())
+        if hidden is not None:
+            raise NotFound(f"hidden: {hidden.line}: {hidden.why}")
+        return held
+
+    async def _admit(
+        self, data: bytes, version: str, ring: KeyRing, namespace: Namespace, key: Key
+    ) -> Held:
+        record = parse_record(data)
+        try:
+            verified = verify_entry(record.envelope, ring, namespace=namespace, key=key)
+        except CorruptObject:
+            # Another process may have rotated the keys a moment ago. Without a second look its
+            # entry would count as damaged, and a store would replace it.
+            fresh = await self._reload_ring()
+            if fresh is ring:
+                raise
+            verified = verify_entry(record.envelope, fresh, namespace=namespace, key=key)
+        check_chunk_list(verified.entry, record.chunks)
+        quarantined = await self._is_quarantined(verified.entry)
+        return Held(
+            version=version,
+            verified=verified,
+            chunks=record.chunks,
+            batch=record.batch,
+            position=record.position,
+            quarantined=quarantined,
+        )
+
+    async def _is_quarantined(self, entry: Entry) -> bool:
+        try:
+            await self._state.head(layout.quarantine(entry.entry_id))
+        except NotFound:
+            return False
+        return True
+
+    async def quarantine(self, held: Held, why: str) -> bool:
+        """Never serve this entry again, in any process. True for the one that was first."""
+        held.quarantined = True
+        self._telemetry.verification_failed(kind="digest")
+        note = why.encode()[:_QUARANTINE_NOTE_BYTES]
+        try:
+            await self._state.create(layout.quarantine(held.entry.entry_id), note)
+        except AlreadyExists:
+            return False
+        self._telemetry.quarantined()
+        return True
+
+    async def publish(self, entry: Entry, record: bytes, policy: Policy) -> Entry | None:
+        """Make an entry readable: the step that decides a race.
+
+        A record that may not be served today (revoked, of an older epoch, quarantined, damaged)
+        is replaced by compare-and-swap, so that of many writers still only one succeeds. An
+        answer that got lost is resolved by reading back: the record that holds our entry id is
+        ours.
+
+        Returns:
+            The entry that was replaced, if one could be read.
+
+        Raises:
+            AlreadyExists: a visible record stands there.
+            Unavailable: the store did not settle it.
+        """
+        name = layout.record(entry.namespace, entry.key)
+        for _ in range(_PUBLISH_ATTEMPTS):
+            try:
+                await self._records.create(name, record)
+            except AlreadyExists:
+                standing = await self._standing(entry, policy)
+            except StorageUnavailable as error:
+                if error.applied is False:
+                    raise
+                continue
+            else:
+                return None
+            if standing is None:
+                continue
+            version, replaced = standing
+            if replaced is not None and replaced.entry_id == entry.entry_id:
+                return None
+            with suppress(VersionMismatch):
+                await self._records.replace(name, record, expected=version)
+                return replaced
+        raise Unavailable("the record could not be settled")
+
+    async def _standing(self, ours: Entry, policy: Policy) -> tuple[str, Entry | None] | None:
+        """The version that was judged replaceable, and its entry; None when it has gone.
+
+        The version is the one that was read for the judgement, so that a visible record which
+        comes in between is never overwritten.
+        """
+        try:
+            info = await self._records.head(layout.record(ours.namespace, ours.key))
+            held = await self.find(ours.namespace, ours.key)
+        except NotFound:
+            return None
+        except CorruptObject:
+            return info.version, None
+        if held.entry.entry_id == ours.entry_id:
+            return held.version, held.entry
+        if held.hidden(policy, self._ring(), self._clock()) is None:
+            raise AlreadyExists("a visible record stands there")
+        return held.version, held.entry

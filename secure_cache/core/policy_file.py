@@ -1,0 +1,158 @@
+"""The policy that is in force: loaded at start, re-read when its file changes.
+
+A bad file never replaces a good one, and a half-written one is never read: a change is taken up
+only when two looks in a row find the same file. Edits therefore act within two polls.
+"""
+
+import os
+import stat
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import structlog
+
+from secure_cache.core.telemetry import Telemetry
+from secure_cache.model.clock import Clock
+from secure_cache.model.errors import InvalidPolicy, Misconfigured
+from secure_cache.policy.compile import CompiledPolicy
+from secure_cache.policy.parse import parse_policy
+from secure_cache.policy.preset import Preset
+
+MAX_POLICY_BYTES = 256 * 1024
+POLL_SECONDS = 0.4
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFiles:
+    """Where the policy stands, and the test file that goes with it."""
+
+    policy: Path
+    tests: Path | None = None
+
+
+class PolicyFile:
+    """The holder of the current policy; one per process.
+
+    Attributes:
+        current: the policy in force; swapped atomically.
+        trouble: one line about why the file on disk is not in force, or None.
+    """
+
+    def __init__(
+        self,
+        files: PolicyFiles,
+        *,
+        presets: Mapping[str, Preset],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._files = files
+        self._presets = presets
+        self._clock = clock
+        self._telemetry = telemetry
+        self._in_force = self._signature()
+        self._seen = self._in_force
+        self._refused: tuple[tuple[int, ...], ...] | None = None
+        self.data, self.current = self._load()
+        self.shadow: CompiledPolicy | None = self._load_shadow(self.current)
+        self.trouble: str | None = None
+
+    def get(self) -> CompiledPolicy:
+        return self.current
+
+    async def watch(self, took_effect: Callable[[], Awaitable[None]]) -> None:
+        """Look for changes for ever; `took_effect` is awaited after each swap."""
+        while True:
+            await anyio.sleep(POLL_SECONDS)
+            if self.look():
+                await took_effect()
+
+    def look(self) -> bool:
+        """One look at the file; true when another policy took effect."""
+        try:
+            signature = self._signature()
+            settled, self._seen = signature == self._seen, signature
+            if signature == self._in_force:
+                self.trouble = self._refused = None
+                return False
+            if not settled or signature == self._refused:
+                return False
+            self._refused = signature
+            data, compiled = self._load()
+            shadow = self._load_shadow(compiled)
+        except Misconfigured as error:
+            self._keep(str(error))
+            return False
+        self._in_force, self._refused, self.trouble = signature, None, None
+        changed = compiled.sha256 != self.current.sha256
+        self.data, self.current, self.shadow = data, compiled, shadow
+        self._telemetry.policy_reloaded(ok=True)
+        _log.info("policy.took_effect", policy_sha256=compiled.sha256, changed=changed)
+        return changed
+
+    def _keep(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            _log.error("policy.refused", trouble=trouble, kept=self.current.sha256)
+            self._telemetry.policy_reloaded(ok=False)
+        self.trouble = trouble
+
+    def _signature(self) -> tuple[tuple[int, ...], ...]:
+        paths = [self._files.policy, *([self._files.tests] if self._files.tests else [])]
+        return tuple(_stat_signature(path) for path in paths)
+
+    def _load(self) -> tuple[bytes, CompiledPolicy]:
+        data = read_guarded(self._files.policy)
+        tests = read_guarded(self._files.tests) if self._files.tests else None
+        compiled = parse_policy(
+            data,
+            name=self._files.policy.name,
+            presets=self._presets,
+            now=self._clock(),
+            tests=tests,
+        )
+        return data, compiled
+
+    def _load_shadow(self, live: CompiledPolicy) -> CompiledPolicy | None:
+        """The policy that is only compared with the live one; a bad one is told and left out."""
+        if live.shadow_policy is None:
+            return None
+        path = self._files.policy.parent / live.shadow_policy
+        try:
+            return parse_policy(
+                read_guarded(path), name=path.name, presets=self._presets, now=self._clock()
+            )
+        except (InvalidPolicy, Misconfigured) as error:
+            _log.error("policy.shadow_refused", trouble=str(error))
+            return None
+
+
+def read_guarded(path: Path) -> bytes:
+    """Read a file that decides who may do what.
+
+    Raises:
+        Misconfigured: missing, too large, or writable by group or others, who then could grant
+            themselves anything.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(MAX_POLICY_BYTES + 1)
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read ({error.strerror})") from error
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Misconfigured(f"{path}: group or others may write it; run: chmod go-w {path}")
+    if len(data) > MAX_POLICY_BYTES:
+        raise Misconfigured(f"{path}: larger than {MAX_POLICY_BYTES} bytes")
+    return data
+
+
+def _stat_signature(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read ({error.strerror})") from error
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

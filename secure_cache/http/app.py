@@ -1,0 +1,111 @@
+"""The Litestar application: which routes there are, and what each needs to be reached."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from litestar import Litestar, Request, Router, asgi
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.response import Response
+from litestar.types import Receive, Scope, Send
+
+import secure_cache
+from secure_cache.core.access import Caller
+from secure_cache.http.bearer import bearer_token
+from secure_cache.http.errors import REASON_HEADER, true_status
+from secure_cache.http.front import Front
+from secure_cache.http.health import health_routes
+from secure_cache.http.log import public_routes, tile_route
+from secure_cache.http.nx import refusal_text
+from secure_cache.http.services import Services
+from secure_cache.http.token import exchange_route, whoami_route
+from secure_cache.model.errors import SecureCacheError
+
+_log = structlog.get_logger(__name__)
+
+AnyRequest = Request[object, object, State]
+
+
+def create_app(services: Services) -> Front:
+    """The whole application. A route is closed unless it is mounted outside `_with_caller`."""
+
+    @asgi("/v1/cache", is_mount=True, copy_scope=False)
+    async def cache(scope: Scope, receive: Receive, send: Send) -> None:
+        await services.cache(scope, receive, send)  # type: ignore[arg-type]
+
+    async def provide_caller(request: AnyRequest) -> Caller:
+        return await services.access(bearer_token(request.scope["headers"]))
+
+    with_caller = Router(
+        "/",
+        route_handlers=[whoami_route(), tile_route(services)],
+        dependencies={"caller": Provide(provide_caller)},
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with services.lifespan():
+            yield
+
+    app = Litestar(
+        route_handlers=[
+            cache,
+            exchange_route(services),
+            with_caller,
+            *public_routes(services),
+            *health_routes(services),
+        ],
+        lifespan=[lifespan],
+        openapi_config=OpenAPIConfig(
+            title="secure-cache",
+            version=secure_cache.__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        ),
+        exception_handlers={
+            SecureCacheError: _refused,
+            HTTPException: _framework_refused,
+            Exception: _crashed,
+        },
+        logging_config=None,
+        debug=False,
+    )
+    return Front(app, root_path=services.root_path, telemetry=services.telemetry)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A refusal outside the data path: a stable code, and one fixed line."""
+
+    code: str
+    title: str
+
+
+def _refused(request: AnyRequest, error: SecureCacheError) -> Response[Problem]:
+    """The text of the error stays in the log: it may hold paths or claims."""
+    _log.info("request.refused", path=request.scope["path"], code=error.code, why=str(error))
+    return _problem(true_status(error), error.code, refusal_text(error).decode())
+
+
+def _framework_refused(_: AnyRequest, error: HTTPException) -> Response[Problem]:
+    title = {404: "there is nothing here", 405: "this path does not take that method"}
+    return _problem(error.status_code, "http", title.get(error.status_code, "not well formed"))
+
+
+def _crashed(request: AnyRequest, error: Exception) -> Response[Problem]:
+    _log.error("request.crashed", path=request.scope["path"], exc_info=error)
+    return _problem(500, "crashed", "the server met a defect of its own; its log says more")
+
+
+def _problem(status: int, code: str, title: str) -> Response[Problem]:
+    return Response(
+        Problem(code, title),
+        status_code=status,
+        media_type="application/json",
+        headers={REASON_HEADER.decode(): code},
+    )

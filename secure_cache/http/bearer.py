@@ -1,0 +1,36 @@
+"""The one place where a token is taken out of a request."""
+
+from collections.abc import Iterable
+
+from secure_cache.model.errors import InvalidToken
+
+MAX_TOKEN_BYTES = 8192
+
+
+def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The token of the `Authorization: Bearer` header; None when there is no such header.
+
+    An empty token is no token: the Nx client sends `Bearer ` when its variable is empty, which
+    is how pull requests from forks arrive.
+
+    Raises:
+        InvalidToken: two headers, another scheme, characters outside printable ASCII, or more
+            than 8 KiB.
+    """
+    found = [value for name, value in headers if name == b"authorization"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise InvalidToken("two Authorization headers")
+    value = found[0]
+    if len(value) > MAX_TOKEN_BYTES + len(b"Bearer "):
+        raise InvalidToken("the token is longer than 8 KiB")
+    scheme, _, token = value.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise InvalidToken("the Authorization header is not of the form 'Bearer TOKEN'")
+    token = token.strip(b" ")
+    if not token:
+        return None
+    if not token.isascii() or any(byte <= 32 or byte == 127 for byte in token):
+        raise InvalidToken("the token holds characters that no token has")
+    return token.decode("ascii")

@@ -1,0 +1,127 @@
+"""The outermost ASGI callable: prefix, bounds and one canonical line for all but the data path.
+
+The framework reads a body to its end, however long that takes. So bodies are read here first,
+within bounds, and handed on whole.
+"""
+
+from time import perf_counter
+from typing import Any
+
+import structlog
+from litestar.types import ASGIApp
+
+from secure_cache.core.telemetry import Finished, Telemetry
+from secure_cache.http.body import (
+    Answer,
+    BodyBounds,
+    DrainBounds,
+    Message,
+    Receive,
+    Send,
+    parse_content_length,
+    read_body,
+    refuse_and_drain,
+)
+from secure_cache.http.errors import REASON_HEADER, true_status
+from secure_cache.model.errors import SecureCacheError
+
+_log = structlog.get_logger("secure_cache.request")
+
+_SMALL_BODY = BodyBounds(
+    max_bytes=64 * 1024, deadline_seconds=20.0, min_bytes_per_second=512.0, grace_seconds=5.0
+)
+_SMALL_DRAIN = DrainBounds(max_bytes=256 * 1024, max_seconds=2.0)
+_CACHE_PATH = "/v1/cache"
+
+
+class Front:
+    """Callable. Requests under `root_path` are served as if it were not there."""
+
+    def __init__(self, app: ASGIApp, *, root_path: str, telemetry: Telemetry) -> None:
+        self._app: Any = app
+        self._root_path = root_path
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        root = self._root_path
+        if root and scope["path"].startswith(root + "/"):
+            scope["path"] = scope["path"][len(root) :]
+            scope["raw_path"] = scope["raw_path"][len(root) :]
+        if scope["path"].lstrip("/").startswith(_CACHE_PATH[1:]):
+            await self._app(scope, receive, send)
+        else:
+            await self._bounded(scope, receive, send)
+
+    async def _bounded(self, scope: Message, receive: Receive, send: Send) -> None:
+        started_at, status = perf_counter(), 0
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._telemetry.request_started()
+        body, reason = b"", ""
+        try:
+            size = parse_content_length(scope["headers"])
+            blocks = read_body(receive, _SMALL_BODY, content_length=size)
+            body = b"".join([block async for block in blocks])
+        except SecureCacheError as error:
+            reason = error.code
+            headers = ((b"content-type", b"text/plain"), (REASON_HEADER, reason.encode()))
+            answer = Answer(true_status(error), f"secure-cache: {error.title}".encode(), headers)
+            await refuse_and_drain(watched_send, receive, answer, _SMALL_DRAIN)
+        else:
+            await self._app(scope, _replay(body, receive), watched_send)
+        self._finish(scope, status, reason, perf_counter() - started_at, len(body))
+
+    def _finish(
+        self, scope: Message, status: int, reason: str, seconds: float, bytes_in: int
+    ) -> None:
+        outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
+        self._telemetry.request_finished(
+            Finished(
+                method=scope["method"],
+                route=route_name(scope["path"]),
+                status=status,
+                outcome=outcome,
+                reason=reason,
+                seconds=seconds,
+                bytes_in=bytes_in,
+            )
+        )
+        _log.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            outcome=outcome,
+            reason=reason,
+            ms=round(seconds * 1000, 3),
+        )
+
+
+def route_name(path: str) -> str:
+    """A route's name for a metric: from a fixed set, whatever the client asks for."""
+    first, _, rest = path.strip("/").partition("/")
+    if first == "v1":
+        first = rest.partition("/")[0]
+    known = {"token", "whoami", "log", "healthz", "readyz", "metrics", "schema"}
+    return first if first in known else "other"
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,78 @@
+"""What the application is made of: handed in by `compose`, looked up by nobody."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from secure_cache.core.access import Access
+from secure_cache.core.telemetry import Telemetry
+from secure_cache.http.nx import NxCache
+from secure_cache.tlog.ports import PublishedLog
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An exchanged token.
+
+    Attributes:
+        token: the session token.
+        expires_in: seconds.
+    """
+
+    token: str
+    expires_in: int
+
+
+class ExchangesTokens(Protocol):
+    """Turns a CI's token into a session token of ours, once."""
+
+    async def __call__(self, token: str) -> Session:
+        """Raises: InvalidToken, ExpiredToken, ReplayedToken, Revoked, Denied, Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether this process should be sent requests, and what an operator should look at.
+
+    Attributes:
+        ready: false takes the process out of the load balancer.
+        degraded: it serves, but something needs a person.
+        checks: name to one line; `ok` when there is nothing to say.
+    """
+
+    ready: bool
+    degraded: bool
+    checks: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that the routes need.
+
+    Attributes:
+        cache: the data path.
+        access: tokens to callers.
+        exchange: `POST /v1/token`.
+        log: the published transparency log.
+        vkeys: verifier keys of the log, one a line.
+        readiness: for `/readyz`.
+        metrics: the Prometheus text and its content type.
+        metrics_public: without a token; otherwise an auditor's is needed.
+        telemetry: the operator's instruments.
+        lifespan: runs what has to run beside the requests.
+        root_path: a prefix under which everything is served as well.
+    """
+
+    cache: NxCache
+    access: Access
+    exchange: ExchangesTokens
+    log: PublishedLog
+    vkeys: Callable[[], str]
+    readiness: Callable[[], Awaitable[Readiness]]
+    metrics: Callable[[], tuple[str, bytes]]
+    metrics_public: bool
+    telemetry: Telemetry
+    lifespan: Callable[[], AbstractAsyncContextManager[None]]
+    root_path: str
