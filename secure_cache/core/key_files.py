@@ -1,0 +1,134 @@
+"""Files that hold secrets: written whole or not at all, and never readable by others.
+
+Synchronous: keys are read at start and written by the operator's commands.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from secure_cache.model.errors import Misconfigured
+
+
+def write_private_file(path: Path, data: bytes) -> None:
+    """Create or replace `path`, mode 0600, atomically and durably.
+
+    1. the bytes go into a file beside it      crash: an unnamed temporary file, never read
+    2. fsync of the file
+    3. rename                                  crash: the old file or the new, each whole
+    4. fsync of the folder
+    """
+    handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_private_file(path: Path, *, max_bytes: int) -> bytes:
+    """Read a file that nobody but its owner may read.
+
+    Raises:
+        Misconfigured: missing, not a regular file, too large, or readable by others.
+    """
+    try:
+        # Modes are taken from the opened file, so that it cannot be exchanged in between.
+        # Without waiting, so that a pipe in the place of a key does not hang the start.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Misconfigured(f"{path} is not a file")
+            if stat.S_IMODE(status.st_mode) & 0o077:
+                raise Misconfigured(f"{path} can be read by others: run `chmod 600 {path}`")
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise Misconfigured(f"{path} is larger than {max_bytes} bytes")
+    return data
+
+
+def check_private_folder(folder: Path) -> None:
+    """Check that nobody but its owner may enter a folder.
+
+    Raises:
+        Misconfigured: missing, not a folder, or open to others.
+    """
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise Misconfigured(f"the key folder {folder} cannot be read: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise Misconfigured(f"the key folder {folder} is not a folder")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise Misconfigured(f"{folder} is open to others: run `chmod 700 {folder}`")
+
+
+@contextmanager
+def new_private_folder(folder: Path) -> Iterator[Path]:
+    """A folder, mode 0700, that appears under its name whole or not at all.
+
+    Raises:
+        Misconfigured: there is one already that is not empty, or it cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise Misconfigured(f"{folder} cannot be made: {error.strerror}") from error
+    try:
+        yield draft
+        sync_folder(draft)
+        # rename(2) takes the place of an empty folder, and of nothing else.
+        draft.rename(folder)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            raise Misconfigured(f"{folder} is there already and is never overwritten") from error
+        raise Misconfigured(f"{folder} cannot be written: {error.strerror}") from error
+    finally:
+        _discard(draft)
+    sync_folder(folder.parent)
+
+
+@contextmanager
+def locked(folder: Path, *, to_change: bool) -> Iterator[None]:
+    """Hold off others that change the folder's files, and, to change them, those that read.
+
+    Raises:
+        Misconfigured: as `check_private_folder`.
+    """
+    check_private_folder(folder)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if to_change else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names durable, not only the bytes behind them."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _discard(draft: Path) -> None:
+    if draft.is_dir():
+        for file in draft.iterdir():
+            file.unlink()
+        draft.rmdir()
