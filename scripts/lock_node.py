@@ -9,6 +9,7 @@ installs it.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 _CPUS = {"arm64", "x64"}
 _SYSTEMS = {"darwin", "freebsd", "win32", "linux"}
@@ -22,9 +23,9 @@ def _platform(name: str) -> dict[str, list[str]]:
     return found
 
 
-def portable(lock: dict[str, object]) -> dict[str, object]:
+def portable(lock: dict[str, Any]) -> dict[str, Any]:
+    """`lock` without addresses, and with every optional package."""
     packages = lock["packages"]
-    assert isinstance(packages, dict)
     for package in packages.values():
         package.pop("funding", None)
         package.pop("resolved", None)

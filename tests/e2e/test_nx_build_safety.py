@@ -108,7 +108,7 @@ def test_a_garbage_token_is_loud(server, tmp_path, version):
 @pytest.mark.slow
 def test_a_token_that_expires_during_the_run_costs_only_the_cache(server, tmp_path):
     """All versions at once, because each has to wait for the token and the leeway to run out."""
-    # One after the other: the second task is looked up (Nx 20, 22) and both are stored after expiry.
+    # One after the other: both are stored, and by Nx 20 and 22 the second looked up, after expiry.
     tasks = {"p0": WAIT, "p1": BUILD}
     token = server.token(branch="main", ttl="5s")
     begun = time.monotonic()
@@ -200,9 +200,7 @@ def test_many_machines_at_once_never_fail(make_server, tmp_path):
     ]
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
         runs = list(
-            pool.map(
-                lambda job: job[0].run(server.url, job[1], mark=job[0].directory.name), jobs
-            )
+            pool.map(lambda job: job[0].run(server.url, job[1], mark=job[0].directory.name), jobs)
         )
     for run in runs:
         assert run.code == 0, run

@@ -42,9 +42,7 @@ def test_the_poison_of_a_pull_request_never_reaches_main(make_server, tmp_path, 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_mains_entry_serves_every_pull_request_even_one_that_has_its_own(
-    server, tmp_path, version
-):
+def test_mains_entry_serves_every_pull_request_even_one_that_has_its_own(server, tmp_path, version):
     main = server.token(branch="main")
     own, other = server.token(pr=1), server.token(pr=2)
     workspace = Workspace(tmp_path / "pr-first", version, PROJECTS)

@@ -1,5 +1,6 @@
 """A real server: the console script, in processes of its own, over a real folder."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -50,6 +51,15 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
         time.sleep(0.05)
 
 
+class NotReadyError(Exception):
+    """The server ended instead of serving, or was killed because it never got ready."""
+
+    def __init__(self, code: int | None, logs: str):
+        super().__init__(f"exit {code}:\n{logs}")
+        self.code = code
+        self.logs = logs
+
+
 @dataclass(frozen=True)
 class Memory:
     """Resident bytes of one process, now and at its peak."""
@@ -83,11 +93,12 @@ class Server:
         """Run it, until it has said that it is ready.
 
         Raises:
-            AssertionError: it ended, or it said nothing for `READY_SECONDS`.
+            NotReadyError: it ended, or it said nothing for `READY_SECONDS`.
         """
         assert self.process is None
         out = self.directory / "stdout.log"
         said = out.stat().st_size if out.exists() else 0
+        logged = len(self.logs())
         with out.open("ab") as stdout, (self.directory / "stderr.log").open("ab") as stderr:
             self.process = subprocess.Popen(
                 [
@@ -110,7 +121,7 @@ class Server:
             code = self.process.poll()
             if code is not None or time.monotonic() > deadline:
                 self.kill9()
-                raise AssertionError(f"the server is not ready (exit {code}):\n{self.logs()}")
+                raise NotReadyError(code, self.logs()[logged:])
             time.sleep(0.02)
         return self
 
@@ -130,10 +141,8 @@ class Server:
         """SIGKILL to every process at once: a crash."""
         if self.process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(20)
         wait_until(self._nobody_listens, "the killed server's port to be free")
         self.process = None
