@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from secure_cache.http.patience import Patience
 from secure_cache.model.errors import Malformed, TooLarge, TooSlow
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -36,8 +37,8 @@ class BodyBounds:
         max_bytes: the largest body.
         deadline_seconds: for the whole body, our own time included.
         min_bytes_per_second: the slowest client.
-        grace_seconds: how far a client may fall behind that rate, and so the longest wait for
-            any single byte.
+        grace_seconds: how far a client may fall behind that rate (see `Patience`), and so the
+            longest wait for any single byte.
     """
 
     max_bytes: int
@@ -86,9 +87,6 @@ async def read_body(
 ) -> AsyncIterator[bytes]:
     """The body's blocks, none empty, as they arrive.
 
-    Bytes that arrive earn waiting time back, but never more than the grace, so that a fast
-    start does not buy a long drip.
-
     Args:
         receive: the ASGI callable of the request.
         bounds: what the body may be.
@@ -102,20 +100,21 @@ async def read_body(
     if content_length is not None and content_length > bounds.max_bytes:
         raise TooLarge(f"{content_length} bytes announced, {bounds.max_bytes} allowed")
     end = time.monotonic() + bounds.deadline_seconds
-    patience = bounds.grace_seconds
+    patience = Patience(
+        grace_seconds=bounds.grace_seconds, bytes_per_second=bounds.min_bytes_per_second
+    )
     received = 0
     more = True
     while more:
         before = time.monotonic()
-        message = await _receive_within(receive, min(patience, end - before))
-        patience -= time.monotonic() - before
+        message = await _receive_within(receive, min(patience.left_seconds, end - before))
+        patience.spend(time.monotonic() - before)
         if message["type"] != "http.request":
             raise Malformed(f"the client left after {received} bytes of the body")
         block: bytes = message.get("body", b"")
         more = message.get("more_body", False)
         received += len(block)
-        earned = len(block) / bounds.min_bytes_per_second
-        patience = min(bounds.grace_seconds, patience + earned)
+        patience.earn(len(block))
         if received > bounds.max_bytes:
             raise TooLarge(f"more than {bounds.max_bytes} bytes arrived")
         if content_length is not None and received > content_length:
