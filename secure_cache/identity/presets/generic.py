@@ -96,4 +96,6 @@ PRESET = Preset(
     known_claims=TABLES.known,
     max_lifetime_seconds=86_400,
     max_age_seconds=86_400,
+    trust_ack="i-verified-this-issuer",
+    mappable=frozenset({*_KINDS, "base", "event"}),
 )

@@ -151,6 +151,7 @@ PRESET = Preset(
     # Tokens live five minutes; an hour leaves room for a server of one's own.
     max_lifetime_seconds=3600,
     max_age_seconds=3600,
+    facts={"commit": "sha"},
 )
 
 # GitHub Enterprise Server has `https://HOST/_services/token`; data residency and enterprises with
