@@ -164,7 +164,7 @@ class Overloaded(Unavailable):
 class StorageUnavailable(Unavailable):
     code = "storage-unavailable"
     title = "the storage did not answer"
-    applied = None
+    applied: bool | None = None
 
 
 class Broken(SecureCacheError):

@@ -5,7 +5,7 @@ It judges its user: told that its objects are immutable, it fails the test that 
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -140,7 +140,7 @@ class _MemoryReading:
     def stable_identity(self) -> str | None:
         return self._found.info.version
 
-    async def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncIterator[bytes]:
+    async def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncGenerator[bytes]:
         if offset < 0 or size < 1:
             raise ValueError("offset is at least 0, size at least 1")
         for start in range(offset, self.info.size, size):
