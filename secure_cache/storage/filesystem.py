@@ -18,7 +18,7 @@ from anyio import CapacityLimiter, to_thread
 
 from secure_cache.model.clock import Clock, system_clock
 from secure_cache.model.errors import CorruptObject
-from secure_cache.storage.beneath import Beneath
+from secure_cache.storage.beneath import Beneath, walk
 from secure_cache.storage.draft import Staging
 from secure_cache.storage.durable import Durability, DurableFolder
 from secure_cache.storage.listing import list_objects
@@ -59,7 +59,7 @@ class FilesystemStore:
         insecure_allow_network_filesystem: bool = False,
         on_fsync_failure: Callable[[str], None] = _ignore,
         clock: Clock = system_clock,
-        anonymous_drafts: bool = True,
+        portable: bool = False,
         mountinfo: Path = MOUNTINFO,
     ) -> None:
         """Touch nothing yet; `check` does.
@@ -70,17 +70,17 @@ class FilesystemStore:
             on_fsync_failure: called once in a worker thread, with one line for the operator.
                 The process should exit: nothing that it sees of the store may be trusted.
             clock: for the time of modification and the age of files.
-            anonymous_drafts: use O_TMPFILE where the system has it.
+            portable: do without openat2 and O_TMPFILE even where the system has them.
             mountinfo: where the system lists its mounts.
         """
         self.root = root
         self._allow_network = insecure_allow_network_filesystem
         self._mountinfo = mountinfo
         self._clock = clock
-        self._beneath = Beneath(root)
+        self._beneath = Beneath(root, resolve=walk if portable else None)
         self._folder = DurableFolder(
             self._beneath,
-            Staging(self._beneath, anonymous=anonymous_drafts),
+            Staging(self._beneath, anonymous=not portable),
             Durability(on_fsync_failure),
             clock,
         )
