@@ -1,0 +1,154 @@
+"""The pending batches as the sequencer sees them: which are next, which are spent."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from secure_cache.model.errors import Broken, Malformed, SecureCacheError
+from secure_cache.storage import layout
+from secure_cache.storage.ports import ObjectInfo, ObjectStore
+from secure_cache.tlog.head import Head
+from secure_cache.tlog.pending import MAX_BATCH_BYTES, BatchName, decode_batch
+
+T = TypeVar("T")
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What stands under `pending/`.
+
+    Attributes:
+        ready: what the next commit takes in, in order.
+        spent: what is in the log already: leftovers, and late re-creations.
+        boots: every boot of which there is anything.
+        stranded: batches that have no predecessor, neither here nor in the log.
+    """
+
+    ready: tuple[BatchName, ...]
+    spent: tuple[BatchName, ...]
+    boots: frozenset[str]
+    stranded: tuple[BatchName, ...] = ()
+
+
+class Backlog:
+    """Looks at, reads and clears `pending/`.
+
+    Args:
+        store: the log's `head` store.
+        max_batches: how many a commit takes in at most.
+        max_bytes: and how many bytes.
+    """
+
+    def __init__(self, store: ObjectStore, *, max_batches: int, max_bytes: int) -> None:
+        self._store = store
+        self._max_batches = max_batches
+        self._max_bytes = max_bytes
+
+    async def look(self, head: Head) -> Waiting:
+        """Sort what is pending by what `head` has consumed. Names of another form are left."""
+        sizes: dict[BatchName, int] = {}
+        async for info in self._store.list(layout.PENDING_PREFIX):
+            name = _parse(info)
+            if name is not None:
+                sizes[name] = info.size
+        consumed = {name.boot: head.consumed_of(name.boot) for name in sizes}
+        found = sort_batches(sizes, consumed)
+        return Waiting(
+            tuple(self._take(found.ready, sizes)), found.spent, found.boots, found.stranded
+        )
+
+    async def read(self, names: Sequence[BatchName]) -> list[tuple[BatchName, tuple[bytes, ...]]]:
+        """The leaves of each.
+
+        Raises:
+            NotFound: one is gone; another replica has finished with it.
+            LogInconsistent: one is damaged.
+            StorageUnavailable: the store did not answer.
+        """
+
+        async def one(name: BatchName) -> tuple[BatchName, tuple[bytes, ...]]:
+            stored = await self._store.get(str(name), max_bytes=MAX_BATCH_BYTES)
+            return name, decode_batch(stored.data)
+
+        return await together([partial(one, name) for name in names])
+
+    async def remove(self, names: Iterable[BatchName]) -> None:
+        """Delete. Raises: StorageUnavailable, StorageForbidden."""
+        await together([partial(self._store.delete, str(name)) for name in names])
+
+    def _take(
+        self, ready: Iterable[BatchName], sizes: Mapping[BatchName, int]
+    ) -> Iterable[BatchName]:
+        budget = self._max_bytes
+        for count, name in enumerate(ready):
+            budget -= sizes[name]
+            if count and (count >= self._max_batches or budget < 0):
+                return
+            yield name
+
+
+def sort_batches(names: Iterable[BatchName], consumed: Mapping[str, int]) -> Waiting:
+    """Of each boot, what follows its last consumed batch without a gap is ready.
+
+    The boots take turns, so that a busy one does not keep the others waiting.
+    """
+    ready: list[tuple[int, BatchName]] = []
+    spent: list[BatchName] = []
+    stranded: list[BatchName] = []
+    nexts = {boot: last + 1 for boot, last in consumed.items()}
+    everything = sorted(names, key=lambda name: (name.boot, name.sequence))
+    for name in everything:
+        last = consumed.get(name.boot, 0)
+        if name.sequence <= last:
+            spent.append(name)
+        elif name.sequence == nexts.setdefault(name.boot, last + 1):
+            nexts[name.boot] += 1
+            ready.append((name.sequence - last, name))
+        else:
+            stranded.append(name)
+    ready.sort(key=lambda item: item[0])
+    return Waiting(
+        tuple(name for _, name in ready),
+        tuple(spent),
+        frozenset(name.boot for name in everything),
+        tuple(stranded),
+    )
+
+
+async def together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Run all, some at once, and let each come to its end; then raise the worst error of any.
+
+    A write that is cancelled halfway has an unknown outcome, so none is cancelled because
+    another failed.
+    """
+    if len(calls) == 1:
+        return [await calls[0]()]
+    results: dict[int, T] = {}
+    errors: list[SecureCacheError] = []
+    slots = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def run(index: int) -> None:
+        async with slots:
+            try:
+                results[index] = await calls[index]()
+            except SecureCacheError as error:
+                errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(calls)):
+            group.start_soon(run, index)
+    if errors:
+        raise next((error for error in errors if isinstance(error, Broken)), errors[0])
+    return [results[index] for index in range(len(calls))]
+
+
+def _parse(info: ObjectInfo) -> BatchName | None:
+    try:
+        return BatchName.parse(info.name)
+    except Malformed:
+        return None

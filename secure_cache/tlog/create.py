@@ -1,0 +1,53 @@
+"""The beginning of a log: made once, explicitly, and never where anything is."""
+
+from secure_cache.model.errors import AlreadyExists, NotFound
+from secure_cache.storage import layout
+from secure_cache.storage.ports import ObjectReader, ObjectStore
+from secure_cache.tlog.checkpoint import Checkpoint, sign_checkpoint
+from secure_cache.tlog.head import empty_head
+from secure_cache.tlog.merkle import EMPTY_ROOT
+from secure_cache.tlog.note import NoteSigner
+
+
+async def create_log(
+    *, tiles: ObjectStore, head: ObjectStore, signer: NoteSigner, commit: str, now: float
+) -> Checkpoint:
+    """Create an empty log whose origin is the signer's name.
+
+    Order: 1 the empty head, 2 the signed checkpoint of size 0. A crash between leaves a head
+    without a checkpoint, which no server opens and no second creation repairs: delete it by
+    hand. A log that is missing where one is expected must be restored, never begun again.
+
+    Args:
+        tiles: where tiles will go.
+        head: where head and checkpoint will go.
+        signer: the log's key.
+        commit: 128 random bits as hex.
+        now: seconds since 1970.
+
+    Raises:
+        AlreadyExists: there is something in one of the stores.
+        StorageUnavailable: it may or may not have been created.
+    """
+    for store in (head, tiles):
+        found = await _anything(store)
+        if found is not None:
+            raise AlreadyExists(f"the log's store is not empty: {found}")
+    document = empty_head(signer.name, commit=commit, at=int(now))
+    await head.create(layout.HEAD, document.encode())
+    checkpoint = Checkpoint(signer.name, 0, EMPTY_ROOT)
+    await head.create(layout.CHECKPOINT, await sign_checkpoint(checkpoint, signer))
+    return checkpoint
+
+
+async def _anything(store: ObjectReader) -> str | None:
+    for name in (layout.HEAD, layout.CHECKPOINT):
+        try:
+            await store.head(name)
+        except NotFound:
+            continue
+        return name
+    for prefix in (layout.PENDING_PREFIX, "tile/", "commit/"):
+        async for info in store.list(prefix):
+            return info.name
+    return None

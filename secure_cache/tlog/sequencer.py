@@ -1,0 +1,348 @@
+"""Gives pending batches their place in the log. Any replica may, at any time.
+
+One pass, in this order, with what a crash after each step leaves behind:
+
+    S1  read the checkpoint, then the head (nothing)
+    S2  if the head is ahead of the checkpoint, do S6 to S8 for it first, whoever committed it
+    S3  read pending batches: of each boot those that follow the last consumed, without a gap
+    S4  load the right edge, prove it by the root, append, compute the new root (nothing)
+    S5  compare-and-swap the unsigned head: this is the commit (S2 of whoever comes next)
+    S6  write tiles and bundles, then `commit/<size>` (the same)
+    S7  prove that the new tree extends the published one, sign, compare-and-swap the checkpoint
+    S8  delete the consumed batches, and partial tiles whose full tile is there (garbage that
+        every later pass ignores and sweeps)
+
+Never sign before the commit: with two replicas that signs forks. Never commit k+1 before k is
+published: its tiles could be missing for ever. A batch is consumed in the same swap that
+assigns its indexes, so repeated, late or twice applied requests neither lose nor repeat it.
+
+After any error all cached state is dropped, and nothing is sequenced before the self-check has
+passed: a log died of going on with a stale state after a failed reload (Azul "Raio", 2025).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from anyio.to_thread import run_sync
+
+from secure_cache.model.clock import Clock
+from secure_cache.model.errors import (
+    LogInconsistent,
+    Malformed,
+    NotFound,
+    StorageForbidden,
+    StorageUnavailable,
+)
+from secure_cache.storage import layout
+from secure_cache.storage.ports import ObjectStore
+from secure_cache.tlog.backlog import Backlog, together
+from secure_cache.tlog.checkpoint import Checkpoint, sign_checkpoint
+from secure_cache.tlog.commit import Growth, grow, verify_growth
+from secure_cache.tlog.edge import Edge
+from secure_cache.tlog.head import MAX_HEAD_BYTES, Batch, Head, Mark
+from secure_cache.tlog.note import NoteSigner
+from secure_cache.tlog.objects import put_immutable, swap
+from secure_cache.tlog.pending import BatchName
+from secure_cache.tlog.publication import Publications
+from secure_cache.tlog.reader import TileCache, TreeReader, store_fetch
+from secure_cache.tlog.tiles import ENTRIES, FANOUT, TileId, encode_bundle
+
+_THREAD_FROM_ENTRIES = 64
+"""From so many entries on, hashing takes milliseconds and leaves the event loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequencerLimits:
+    """Bounds of one commit.
+
+    Attributes:
+        batches: at most so many.
+        batch_bytes: and so many bytes in all.
+        forget_boot_seconds: how long a boot must have been idle before its mark is dropped.
+    """
+
+    batches: int = 64
+    batch_bytes: int = 32 * 1024 * 1024
+    forget_boot_seconds: int = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """The head and the version that a swap must find."""
+
+    head: Head
+    version: str
+
+
+class Sequencer:
+    """One replica's sequencer. Its passes must not overlap each other; those of replicas may.
+
+    Args:
+        tiles: where tiles, bundles and commit copies go.
+        head: where head, checkpoint and pending batches are.
+        signer: the log's key; its name is the log's origin.
+        clock: wall time, for marks only.
+        new_nonce: 128 random bits as hex, unique to each commit.
+        publications: what this process knows of the checkpoint.
+        cache: verified tiles.
+        rewrite_equal: see `objects.put_immutable`; for file systems, when helping.
+        fanout: 256.
+        on_commit: told of each commit that this replica has finished.
+    """
+
+    def __init__(
+        self,
+        *,
+        tiles: ObjectStore,
+        head: ObjectStore,
+        signer: NoteSigner,
+        clock: Clock,
+        new_nonce: Callable[[], str],
+        publications: Publications | None = None,
+        cache: TileCache | None = None,
+        limits: SequencerLimits | None = None,
+        rewrite_equal: bool = False,
+        fanout: int = FANOUT,
+        on_commit: Callable[[Head], None] = lambda _: None,
+    ) -> None:
+        self._tiles = tiles
+        self._head = head
+        self._signer = signer
+        self._clock = clock
+        self._new_nonce = new_nonce
+        self._publications = publications or Publications(
+            head, [signer.verifier], origin=signer.name
+        )
+        self._cache = TileCache() if cache is None else cache
+        self._limits = limits or SequencerLimits()
+        self._backlog = Backlog(
+            head, max_batches=self._limits.batches, max_bytes=self._limits.batch_bytes
+        )
+        self._rewrite_equal = rewrite_equal
+        self._fanout = fanout
+        self._on_commit = on_commit
+        self._is_checked = False
+        self._ready: tuple[Checkpoint, Edge, bytes] | None = None
+        self._newest_head = 0
+        self._may_delete_tiles = True
+
+    async def step(self) -> bool:
+        """One pass. True when it found something to do, so that there may be more.
+
+        Raises:
+            LogInconsistent: what is stored contradicts itself or its signatures.
+            StorageForbidden: the store refused our identity.
+            Unavailable: store or signer did not answer; a later pass goes on from there.
+        """
+        try:
+            if not self._is_checked:
+                await self.check()
+            return await self._step()
+        except Malformed as error:
+            self._forget()
+            raise LogInconsistent("something stored in the log is not well formed") from error
+        except BaseException:
+            self._forget()
+            raise
+
+    async def check(self) -> None:
+        """The self-check at start and after every error.
+
+        Signature, origin and key of the checkpoint; the head not behind it; equal sizes with
+        equal roots; the right edge under the root; the last bundle under its leaf hashes.
+
+        Raises: as `step`.
+        """
+        published = (await self._publications.read()).checkpoint
+        stored = await self._read_head(published)
+        reader = self._reader(published)
+        await reader.edge()
+        if published.size:
+            await reader.bundle((published.size - 1) // self._fanout)
+        if self._must_help(published, stored.head) and stored.head.previous() != published:
+            await self._expect_progress(published, "the head does not follow the checkpoint")
+        self._is_checked = True
+
+    async def _step(self) -> bool:
+        published = (await self._publications.read()).checkpoint
+        stored = await self._read_head(published)
+        if self._must_help(published, stored.head):
+            return await self._help(published, stored.head)
+        waiting = await self._backlog.look(stored.head)
+        await self._remove(waiting.spent)
+        if not waiting.ready:
+            return False
+        try:
+            batches = await self._backlog.read(waiting.ready)
+        except NotFound:
+            return await self._expect_progress(published, "an acknowledged batch is missing")
+        edge, tail = await self._edge(published)
+        growth = await self._grow(edge, tail, [leaf for _, leaves in batches for leaf in leaves])
+        new = self._next_head(stored.head, batches, growth, waiting.boots)
+        if not await self._commit(stored, new, growth):
+            return True
+        await self._complete(new, growth, is_helping=False)
+        return True
+
+    def _must_help(self, published: Checkpoint, head: Head) -> bool:
+        return published.size < head.size
+
+    async def _help(self, published: Checkpoint, head: Head) -> bool:
+        """Finish a commit that another replica, or we before a crash, have made."""
+        if head.previous() != published:
+            return await self._expect_progress(published, "the head does not follow the checkpoint")
+        try:
+            batches = await self._backlog.read([BatchName.parse(b.name) for b in head.batches])
+        except NotFound:
+            return await self._expect_progress(published, "a committed batch is missing")
+        edge, tail = await self._edge(published)
+        growth = await self._grow(edge, tail, [leaf for _, leaves in batches for leaf in leaves])
+        counts = tuple(Batch(str(name), len(leaves)) for name, leaves in batches)
+        if growth.root != head.root or counts != head.batches:
+            raise LogInconsistent(f"the batches of commit {head.size} do not lead to its root")
+        await self._complete(head, growth, is_helping=True)
+        return True
+
+    async def _commit(self, stored: StoredHead, new: Head, growth: Growth) -> bool:
+        """S5. False when another replica committed first."""
+        del growth
+        return await swap(self._head, layout.HEAD, new.encode(), expected=stored.version)
+
+    async def _complete(self, head: Head, growth: Growth, *, is_helping: bool) -> None:
+        """S6 to S8, for a head that is committed."""
+        await self._write_objects(growth, is_helping=is_helping)
+        await put_immutable(
+            self._tiles,
+            layout.commit(head.size),
+            head.encode(),
+            rewrite_equal=self._rewrite_equal and is_helping,
+        )
+        await self._publish(head, growth)
+        self._ready = (head.checkpoint(), growth.after, growth.tail)
+        self._on_commit(head)
+        await self._remove(BatchName.parse(batch.name) for batch in head.batches)
+        await self._remove_partials(growth)
+
+    async def _write_objects(self, growth: Growth, *, is_helping: bool) -> None:
+        rewrite = self._rewrite_equal and is_helping
+        await together(
+            [
+                partial(put_immutable, self._tiles, name, data, rewrite_equal=rewrite)
+                for name, data in growth.objects
+            ]
+        )
+
+    async def _publish(self, head: Head, growth: Growth) -> None:
+        """S7. The checkpoint only ever grows, and only from what the head was built on."""
+        new = head.checkpoint()
+        while True:
+            current = await self._publications.read()
+            if current.checkpoint.size > new.size or current.checkpoint == new:
+                return
+            if current.checkpoint != head.previous():
+                raise LogInconsistent("the published checkpoint is not what the head extends")
+            verify_growth(growth, current.checkpoint, new)
+            note = await sign_checkpoint(new, self._signer)
+            await swap(self._head, layout.CHECKPOINT, note, expected=current.version)
+
+    async def _expect_progress(self, published: Checkpoint, problem: str) -> bool:
+        """What we saw is explained if another replica has published meanwhile, else it is not."""
+        now = await self._publications.read()
+        if now.checkpoint == published:
+            raise LogInconsistent(problem)
+        return True
+
+    async def _read_head(self, published: Checkpoint) -> StoredHead:
+        """The head, which is never behind a checkpoint that was read before it."""
+        try:
+            stored = await self._head.get(layout.HEAD, max_bytes=MAX_HEAD_BYTES)
+        except NotFound as error:
+            raise LogInconsistent("the log has no head") from error
+        head = Head.decode(stored.data, origin=self._signer.name)
+        if head.size < max(published.size, self._newest_head):
+            raise LogInconsistent(
+                f"the head went back to {head.size} entries, {published.size} are signed"
+            )
+        if head.size == published.size and head.root != published.root:
+            raise LogInconsistent(f"head and checkpoint differ at {head.size} entries")
+        self._newest_head = head.size
+        return StoredHead(head, stored.info.version)
+
+    async def _edge(self, published: Checkpoint) -> tuple[Edge, bytes]:
+        """The right edge and the last partial bundle of the published tree."""
+        if self._ready is not None and self._ready[0] == published:
+            return self._ready[1], self._ready[2]
+        reader = self._reader(published)
+        edge = await reader.edge()
+        is_partial = published.size % self._fanout
+        entries = await reader.bundle(published.size // self._fanout) if is_partial else ()
+        return edge, encode_bundle(entries)
+
+    async def _grow(self, edge: Edge, tail: bytes, leaves: Sequence[bytes]) -> Growth:
+        if len(leaves) < _THREAD_FROM_ENTRIES:
+            return grow(edge, tail, leaves)
+        return await run_sync(grow, edge, tail, leaves)
+
+    def _next_head(
+        self,
+        head: Head,
+        batches: Iterable[tuple[BatchName, tuple[bytes, ...]]],
+        growth: Growth,
+        boots: frozenset[str],
+    ) -> Head:
+        now = int(self._clock())
+        taken = [(name, len(leaves)) for name, leaves in batches]
+        # A boot of which anything is pending keeps its mark, or a late re-creation of its
+        # first batch would be logged again.
+        keep_from = now - self._limits.forget_boot_seconds
+        consumed = {
+            boot: mark
+            for boot, mark in head.consumed.items()
+            if boot in boots or mark.at > keep_from
+        }
+        consumed.update({name.boot: Mark(name.sequence, now) for name, _ in taken})
+        return Head(
+            origin=head.origin,
+            size=growth.after.size,
+            root=growth.root,
+            prev_size=head.size,
+            prev_root=head.root,
+            batches=tuple(Batch(str(name), count) for name, count in taken),
+            consumed=consumed,
+            commit=self._new_nonce(),
+            at=now,
+        )
+
+    async def _remove(self, names: Iterable[BatchName]) -> None:
+        """S8, best effort: what stays is ignored, and removed by a later pass."""
+        try:
+            await self._backlog.remove(list(names))
+        except StorageUnavailable:
+            return
+
+    async def _remove_partials(self, growth: Growth) -> None:
+        """Partial forms of a full tile only take space; readers fall back to the full one."""
+        try:
+            for tile in growth.full_tiles() if self._may_delete_tiles else ():
+                stems = [TileId(tile.level, tile.index).stem]
+                if tile.level == 0:
+                    stems.append(TileId(ENTRIES, tile.index).stem)
+                for stem in stems:
+                    names = [info.name async for info in self._tiles.list(f"{stem}.p/")]
+                    await together([partial(self._tiles.delete, name) for name in names])
+        except StorageUnavailable:
+            return
+        except StorageForbidden:
+            # A store that keeps everything for ever, by its own rule.
+            self._may_delete_tiles = False
+
+    def _reader(self, checkpoint: Checkpoint) -> TreeReader:
+        return TreeReader(
+            store_fetch(self._tiles), checkpoint, cache=self._cache, fanout=self._fanout
+        )
+
+    def _forget(self) -> None:
+        self._is_checked = False
+        self._ready = None
+        self._cache.clear()
