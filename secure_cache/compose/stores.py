@@ -1,0 +1,97 @@
+"""The five stores that the settings name."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from secure_cache.model.errors import Misconfigured
+from secure_cache.settings import Storage
+from secure_cache.storage.filesystem import FilesystemStore
+from secure_cache.storage.memory import MemoryStore
+from secure_cache.storage.ports import ObjectStore
+
+FOLDERS = ("artifacts", "records", "log", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """See `storage.layout` for what is in each. Two of them may be one and the same."""
+
+    artifacts: ObjectStore
+    records: ObjectStore
+    tiles: ObjectStore
+    head: ObjectStore
+    state: ObjectStore
+
+    def distinct(self) -> dict[str, ObjectStore]:
+        """Each once, under the name of the first that it is."""
+        named = {
+            "artifacts": self.artifacts,
+            "records": self.records,
+            "log": self.tiles,
+            "log head": self.head,
+            "state": self.state,
+        }
+        seen: dict[int, str] = {}
+        for name, store in named.items():
+            seen.setdefault(id(store), name)
+        return {name: named[name] for name in seen.values()}
+
+    async def check(self) -> None:
+        """Make what is missing, and prove that each store can do what it must.
+
+        Raises: Misconfigured, StorageForbidden, StorageUnavailable.
+        """
+        for store in self.distinct().values():
+            await store.check()
+
+    async def close(self) -> None:
+        for store in self.distinct().values():
+            await store.close()
+
+
+def open_stores(
+    storage: Storage, *, on_fsync_failure: Callable[[str], None] = lambda _: None
+) -> Stores:
+    """Touches nothing yet.
+
+    Args:
+        storage: the settings.
+        on_fsync_failure: see `FilesystemStore`.
+
+    Raises:
+        Misconfigured: a kind that this version does not have.
+    """
+    if storage.kind == "memory":
+        tiles = MemoryStore()
+        return Stores(MemoryStore(), MemoryStore(), tiles, tiles, MemoryStore())
+    if storage.kind != "filesystem" or storage.path is None:
+        raise Misconfigured(
+            f"storage.kind = {storage.kind!r} is not in this version: set it to 'filesystem',"
+            " with storage.path"
+        )
+
+    def folder(name: str) -> FilesystemStore:
+        return FilesystemStore(
+            _below(storage.path, name),
+            insecure_allow_network_filesystem=storage.insecure_allow_network_filesystem,
+            on_fsync_failure=on_fsync_failure,
+        )
+
+    artifacts, records, log, state = (folder(name) for name in FOLDERS)
+    return Stores(artifacts, records, log, log, state)
+
+
+@asynccontextmanager
+async def opened(stores: Stores) -> AsyncIterator[Stores]:
+    """Closes them at the end."""
+    try:
+        yield stores
+    finally:
+        await stores.close()
+
+
+def _below(root: Path | None, name: str) -> Path:
+    assert root is not None  # noqa: S101 - for the type checker; `open_stores` has refused it
+    return root / name
