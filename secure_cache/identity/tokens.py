@@ -3,8 +3,8 @@
 In order, each step refusing (RFC 7519, RFC 7515, RFC 8725):
 
     1. one Authorization header: in `http`, before anything here
-    2. size, alphabet, three segments of canonical base64url      `parse_token`
-    3. the header: strict JSON, known fields only                 `parse_token`
+    2. size, alphabet, three segments of canonical base64url      `parse_jws`
+    3. the header: strict JSON, known fields only                 `parse_jws`
     4. the payload: strict JSON, `iss`                            `parse_token`
        (the caller looks the issuer up by that exact string)
     5. `alg` and `kid` against the issuer's own keys              `verify_token`
@@ -44,13 +44,29 @@ _JWS = jwt.PyJWS(algorithms=sorted(ASYMMETRIC), options={"enforce_minimum_key_le
 
 
 @dataclass(frozen=True, slots=True)
-class UnverifiedToken:
-    """A well-formed token of which nothing is proved yet."""
+class UnverifiedJws:
+    """A well-formed signed object of which nothing is proved yet.
+
+    Attributes:
+        token: its text.
+        algorithm: an asymmetric one, by the header.
+        kid: the key, by the header.
+        own: the header has the `typ` of our own tokens.
+        unverified_payload: decoded from base64url, not read.
+    """
 
     token: str
     algorithm: str
     kid: str | None
     own: bool
+    unverified_payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedToken:
+    """A well-formed token of which nothing is proved yet."""
+
+    jws: UnverifiedJws
     unverified_iss: str
     unverified_claims: Mapping[str, JsonValue]
 
@@ -79,19 +95,28 @@ def parse_token(token: str) -> UnverifiedToken:
     Raises:
         InvalidToken: not a JWT in compact form, or a header that is not accepted.
     """
+    jws = parse_jws(token)
+    claims = _object(jws.unverified_payload, "payload")
+    iss = claims.get("iss")
+    if not isinstance(iss, str):
+        raise InvalidToken("iss is missing or not a string", TokenProblem.UNKNOWN_ISSUER)
+    return UnverifiedToken(jws, iss, claims)
+
+
+def parse_jws(token: str) -> UnverifiedJws:
+    """Steps 2 and 3.
+
+    Raises:
+        InvalidToken: as `parse_token`.
+    """
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken("longer than 8 KiB", TokenProblem.NOT_A_JWT)
     segments = token.split(".")
     if len(segments) != 3:
         raise InvalidToken("not three segments", TokenProblem.NOT_A_JWT)
-    header = _object(segments[0], "header")
-    claims = _object(segments[1], "payload")
-    _decode(segments[2], "signature")
-    algorithm, kid, own = _check_header(header)
-    iss = claims.get("iss")
-    if not isinstance(iss, str):
-        raise InvalidToken("iss is missing or not a string", TokenProblem.UNKNOWN_ISSUER)
-    return UnverifiedToken(token, algorithm, kid, own, iss, claims)
+    header, payload, _ = (_decode(segment) for segment in segments)
+    algorithm, kid, own = _check_header(_object(header, "header"))
+    return UnverifiedJws(token, algorithm, kid, own, payload)
 
 
 def verify_token(
@@ -117,9 +142,9 @@ def verify_token(
     """
     if parsed.unverified_iss != issuer.iss:
         raise InvalidToken("iss is not this issuer's", TokenProblem.UNKNOWN_ISSUER)
-    if parsed.own != issuer.preset.self_issued:
+    if parsed.jws.own != issuer.preset.self_issued:
         raise InvalidToken("typ is that of other tokens", TokenProblem.TYPE)
-    check_signature(parsed, key, issuer.algorithms)
+    check_signature(parsed.jws, key, issuer.algorithms)
     claims = parsed.unverified_claims
     _check_audience(claims.get("aud"), audience, multi=issuer.preset.multi_audience)
     subject = _required_text(claims, "sub")
@@ -136,7 +161,7 @@ def verify_token(
 
 
 def check_signature(
-    parsed: UnverifiedToken, key: VerificationKey | None, algorithms: tuple[str, ...]
+    jws: UnverifiedJws, key: VerificationKey | None, algorithms: tuple[str, ...]
 ) -> None:
     """Steps 5 and 6.
 
@@ -145,10 +170,10 @@ def check_signature(
     """
     if key is None:
         raise InvalidToken("no key of this issuer has this kid", TokenProblem.UNKNOWN_KEY)
-    if parsed.algorithm != key.algorithm or key.algorithm not in algorithms:
+    if jws.algorithm != key.algorithm or key.algorithm not in algorithms:
         raise InvalidToken("alg is not that of the issuer's key", TokenProblem.SIGNATURE)
     try:
-        _JWS.decode_complete(parsed.token, key.jwk, algorithms=[key.algorithm])
+        _JWS.decode_complete(jws.token, key.jwk, algorithms=[key.algorithm])
     except jwt.PyJWTError as error:
         raise InvalidToken(
             f"the signature check failed: {type(error).__name__}", TokenProblem.SIGNATURE
@@ -191,23 +216,23 @@ def identity_of(verified: VerifiedClaims, issuer: Issuer) -> tuple[Identity, fro
     return identity, frozenset(unknown)
 
 
-def _object(segment: str, what: str) -> dict[str, JsonValue]:
+def _object(data: bytes, what: str) -> dict[str, JsonValue]:
     try:
-        return load_strict_object(_decode(segment, what), max_bytes=MAX_TOKEN_BYTES)
+        return load_strict_object(data, max_bytes=MAX_TOKEN_BYTES)
     except ValueError as error:
         raise InvalidToken(f"{what}: {error}", TokenProblem.NOT_A_JWT) from None
 
 
-def _decode(segment: str, what: str) -> bytes:
+def _decode(segment: str) -> bytes:
     # Canonical only: `=`, line ends and stray low bits would give one token many spellings.
     if _SEGMENT.fullmatch(segment) is None:
-        raise InvalidToken(f"{what}: not unpadded base64url", TokenProblem.NOT_A_JWT)
+        raise InvalidToken("a segment is not unpadded base64url", TokenProblem.NOT_A_JWT)
     try:
         data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except binascii.Error:
-        raise InvalidToken(f"{what}: not base64url", TokenProblem.NOT_A_JWT) from None
+        raise InvalidToken("a segment is not base64url", TokenProblem.NOT_A_JWT) from None
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != segment:
-        raise InvalidToken(f"{what}: not canonical base64url", TokenProblem.NOT_A_JWT)
+        raise InvalidToken("a segment is not canonical base64url", TokenProblem.NOT_A_JWT)
     return data
 
 
@@ -235,7 +260,7 @@ def _token_id(parsed: UnverifiedToken) -> str:
     if "jti" in parsed.unverified_claims:
         unique = _required_text(parsed.unverified_claims, "jti")
     else:
-        unique = parsed.token.rpartition(".")[0]
+        unique = parsed.jws.token.rpartition(".")[0]
     return hashlib.sha256(unique.encode()).hexdigest()
 
 

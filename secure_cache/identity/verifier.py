@@ -122,12 +122,12 @@ class TokenVerifier:
     async def _verify(
         self, parsed: UnverifiedToken, policy: Policy, own_keys: KeySet, now: float
     ) -> Identity:
-        if parsed.own:
+        if parsed.jws.own:
             return self._verify_own(parsed, policy, own_keys, now)
         issuer = policy.issuer(parsed.unverified_iss)
         if issuer is None or issuer.preset.self_issued:
             raise InvalidToken("iss is not in the policy", TokenProblem.UNKNOWN_ISSUER)
-        key = await self._issuer_keys.find(issuer, parsed.kid)
+        key = await self._issuer_keys.find(issuer, parsed.jws.kid)
         verified = verify_token(parsed, key, issuer=issuer, audience=policy.audience, now=now)
         identity, unknown = identity_of(verified, issuer)
         if unknown and self._on_unknown_claims is not None:
@@ -143,7 +143,7 @@ class TokenVerifier:
         issuer = _session_issuer(policy.audience) if session else policy.issuer(policy.audience)
         if issuer is None or not issuer.preset.self_issued:
             raise InvalidToken("no issuer with preset self", TokenProblem.UNKNOWN_ISSUER)
-        key = own_keys.find(parsed.kid) if parsed.kid is not None else None
+        key = own_keys.find(parsed.jws.kid) if parsed.jws.kid is not None else None
         verified = verify_token(parsed, key, issuer=issuer, audience=policy.audience, now=now)
         family = check_own_lifetime(verified)
         if session:

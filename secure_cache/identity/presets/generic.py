@@ -1,8 +1,8 @@
 """Any other issuer: the admin says which claim holds what.
 
 Also for a CI that signs per-branch tokens with its own key. Nothing is known of the issuer, so
-nothing is trusted until the admin names the events that run a branch's own code, or acknowledges
-`i-verified-this-issuer`.
+nothing is trusted until the admin acknowledges `i-verified-this-issuer`; where the issuer has a
+claim for the event, only the events that the admin lists are trusted then.
 """
 
 import hashlib
