@@ -130,8 +130,7 @@ def _other_signature(token: str) -> str:
 
 
 INVALID = {
-    "garbage": lambda token: "garbage",
-    "empty": lambda token: "",
+    "one word": lambda token: "garbage",
     "three dots": lambda token: "a.b.c",
     "another signature": _other_signature,
     "no signature": lambda token: token.rpartition(".")[0] + ".",
@@ -158,6 +157,14 @@ def test_a_token_that_is_not_valid_is_loud(server, main, key, method, name):
         assert text.strip()
         assert "\n" not in text.rstrip("\n")
         assert "Traceback" not in text
+
+
+def test_an_empty_token_is_no_token(server, key):
+    """Nx sends it when the variable is set to nothing, as in a pull request from a fork."""
+    with server.client() as client:
+        headers = {"Authorization": "Bearer "}
+        refused(client.get(f"/v1/cache/{key}", headers=headers), 404)
+        refused(client.put(f"/v1/cache/{key}", headers=headers, content=b"x"), 403)
 
 
 def test_another_scheme_than_bearer_is_not_valid_either(server, key):
@@ -251,10 +258,16 @@ def test_whoami_says_what_the_token_may_do(server, pull_request):
     assert "demo:branch/main" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/log/checkpoint"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/log/checkpoint", "/log/vkeys"])
 def test_what_needs_no_token_is_answered_without_one(server, path):
     with server.client() as client:
         assert client.get(path).status_code == 200
+
+
+def test_metrics_need_an_auditor(server, main):
+    for token, status in ((server.token(role="auditor"), 200), (main, 403)):
+        with server.client(token) as client:
+            assert client.get("/metrics").status_code == status
 
 
 def test_tiles_need_an_auditor(server, main, key):

@@ -202,15 +202,8 @@ def test_an_older_record_put_back_after_a_revocation_is_not_served(filled):
     """Rollback of one file: the statement is genuine, and today's policy refuses it."""
     server = filled.server
     old = {path: path.read_bytes() for path in filled.files("records/**/*")}
-    digest = hashlib.sha256(filled.entries["101"]).hexdigest()
     server.stop()
-    server.edit_policy(
-        lambda text: text.replace(
-            "revocations: []",
-            "revocations:\n  - id: bad-bytes\n    reason: a test\n"
-            f'    entries: {{ sha256: ["{digest}"] }}\n',
-        )
-    )
+    server.revoke(key="101")
     server.start()
     assert server.put(filled.token, "101", b"another").status_code == 200
     server.stop()

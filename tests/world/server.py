@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -71,13 +72,21 @@ class Memory:
 class Server:
     """One installation, which may run, be stopped, be killed and run again on the same port."""
 
-    def __init__(self, directory: Path, *, workers: int = 1, options: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        workers: int = 1,
+        options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ):
         self.directory = directory
         self.config = directory / "secure-cache.toml"
         self.policy = directory / "policy.yaml"
         self.data = directory / "data"
         self.workers = workers
         self.options = options
+        self.environment = environment or {}
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         done = cli("init", directory)
@@ -110,6 +119,7 @@ class Server:
                     f"--workers={self.workers}",
                     *self.options,
                 ],
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -225,6 +235,24 @@ class Server:
         new = self.policy.with_suffix(".new")
         new.write_text(edit(self.policy.read_text()))
         new.replace(self.policy)
+
+    def revoke(self, **match: str) -> None:
+        """Revoke, in the policy, what was stored until now and matches; wait until "now" is over,
+        so that what is stored next is not meant."""
+        until = int(time.time())
+        stamp = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        items = ", ".join(f'{key}: "{value}"' for key, value in match.items())
+        self.edit_policy(
+            lambda text: text.replace(
+                "revocations: []",
+                "revocations:\n"
+                f"  - id: r{until}\n"
+                f"    match: {{ {items} }}\n"
+                "    reason: a test\n"
+                f"    until: {stamp}\n",
+            )
+        )
+        wait_until(lambda: time.time() >= until + 1, "the next second")
 
     def fsck(self) -> "subprocess.CompletedProcess[str]":
         return cli("log", "fsck", "--config", self.config, timeout=120)
