@@ -139,10 +139,8 @@ class PublicKey:
                 not_after=None if until is None else parse_rfc3339(until),
                 status=KeyStatus(document["status"]),
             )
-        except (KeyError, TypeError, AttributeError):
-            raise ValueError(
-                "a key's document lacks a member, or has one of a wrong type"
-            ) from None
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"a key's document is not well formed: {error}") from error
         if key.document() != document:
             raise ValueError("a key's document has a wrong keyid, or is not in its canonical form")
         return key
