@@ -12,6 +12,9 @@ _LATE_SECONDS = 23 * 3600
 """A boot that is unknown to a commit made so long after the boot was named had been forgotten
 by then; before, it had not come in yet."""
 
+_STEPS_BACK = 32
+"""What is asked for is mostly recent: so many commits are tried before all are listed."""
+
 
 class CommitIndex:
     """Finds the commit that took in a batch: remembered, or by bisecting `commit/`.
@@ -28,6 +31,7 @@ class CommitIndex:
         self._max_batches = max_batches
         self._known: OrderedDict[str, int] = OrderedDict()
         self._sizes: list[int] = []
+        self._newest: Head | None = None
 
     def add(self, head: Head) -> None:
         """Remember a commit."""
@@ -36,18 +40,39 @@ class CommitIndex:
             if len(self._known) > self._max_batches:
                 self._known.popitem(last=False)
 
-    async def first_index(self, batch: str) -> int | None:
-        """The index of the batch's first entry; None if no commit has taken it in.
+    async def first_index(self, batch: str, *, published: int) -> int | None:
+        """The index of the batch's first entry; None if it is not in the published log.
+
+        Args:
+            batch: the name of a pending batch.
+            published: the size of the newest checkpoint.
 
         Raises:
             Malformed: not the name of a batch.
-            LogInconsistent: a commit's copy is damaged.
+            LogInconsistent: a commit's copy is damaged or missing.
             StorageUnavailable: the store did not answer.
         """
         known = self._known.get(batch)
-        if known is not None:
-            return known
+        if known is None and published:
+            known = await self._find(batch, published)
+        return known if known is not None and known < published else None
+
+    async def _find(self, batch: str, published: int) -> int | None:
         name = BatchName.parse(batch)
+        if self._newest is None or self._newest.size != published:
+            self._newest = await self._read(published)
+        if not _has_passed(self._newest, name):
+            return None
+        size = published
+        for _ in range(_STEPS_BACK):
+            head = self._newest if size == published else await self._read(size)
+            self.add(head)
+            size = head.prev_size
+            if batch in self._known or not size:
+                return self._known.get(batch)
+        return await self._bisect(batch, name)
+
+    async def _bisect(self, batch: str, name: BatchName) -> int | None:
         await self._refresh()
         low, high = 0, len(self._sizes)
         while low < high:
@@ -56,16 +81,11 @@ class CommitIndex:
                 high = middle
             else:
                 low = middle + 1
-        return await self._scan(batch, low)
-
-    async def _scan(self, batch: str, start: int) -> int | None:
-        """Look from `start` on. The first is it, unless sequencing once stood still for a day."""
-        for size in self._sizes[start:]:
-            head = await self._read(size)
-            indexes = head.first_indexes()
-            if batch in indexes:
-                self.add(head)
-                return indexes[batch]
+        # The first that has passed it is the one, unless sequencing once stood still for a day.
+        for size in self._sizes[low:]:
+            self.add(await self._read(size))
+            if batch in self._known:
+                return self._known[batch]
         return None
 
     async def _refresh(self) -> None:

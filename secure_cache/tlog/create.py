@@ -1,5 +1,8 @@
 """The beginning of a log: made once, explicitly, and never where anything is."""
 
+from collections.abc import Callable
+
+from secure_cache.model.clock import Clock
 from secure_cache.model.errors import AlreadyExists, NotFound
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectReader, ObjectStore
@@ -10,7 +13,12 @@ from secure_cache.tlog.note import NoteSigner
 
 
 async def create_log(
-    *, tiles: ObjectStore, head: ObjectStore, signer: NoteSigner, commit: str, now: float
+    *,
+    tiles: ObjectStore,
+    head: ObjectStore,
+    signer: NoteSigner,
+    clock: Clock,
+    random_bytes: Callable[[int], bytes],
 ) -> Checkpoint:
     """Create an empty log whose origin is the signer's name.
 
@@ -22,8 +30,8 @@ async def create_log(
         tiles: where tiles will go.
         head: where head and checkpoint will go.
         signer: the log's key.
-        commit: 128 random bits as hex.
-        now: seconds since 1970.
+        clock: wall time.
+        random_bytes: such as `os.urandom`.
 
     Raises:
         AlreadyExists: there is something in one of the stores.
@@ -33,7 +41,7 @@ async def create_log(
         found = await _anything(store)
         if found is not None:
             raise AlreadyExists(f"the log's store is not empty: {found}")
-    document = empty_head(signer.name, commit=commit, at=int(now))
+    document = empty_head(signer.name, commit=random_bytes(16).hex(), at=int(clock()))
     await head.create(layout.HEAD, document.encode())
     checkpoint = Checkpoint(signer.name, 0, EMPTY_ROOT)
     await head.create(layout.CHECKPOINT, await sign_checkpoint(checkpoint, signer))

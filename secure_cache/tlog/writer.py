@@ -91,7 +91,7 @@ class PendingWriter:
         random_bytes: Callable[[int], bytes],
         pause: Callable[[float], Awaitable[None]] = anyio.sleep,
         limits: WriterLimits | None = None,
-        on_written: Callable[[BatchName], None] = lambda _: None,
+        on_written: Callable[[BatchName, int], None] = lambda _name, _count: None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -106,6 +106,7 @@ class PendingWriter:
         self._idle = anyio.Event()
         self._idle.set()
         self._is_open = False
+        self._opened = anyio.Event()
         self._boot = ""
         self._sequence = 0
         self._used_at = 0.0
@@ -131,6 +132,7 @@ class PendingWriter:
     async def run(self) -> None:
         """Write batches until cancelled. Runs once, as a task of whoever owns the log."""
         self._is_open = True
+        self._opened.set()
         try:
             while True:
                 while not self._waiting:
@@ -141,6 +143,10 @@ class PendingWriter:
         finally:
             self._is_open = False
             self._abandon()
+
+    async def started(self) -> None:
+        """Wait until `run` takes entries."""
+        await self._opened.wait()
 
     async def drain(self) -> None:
         """Wait until everything that was appended so far is durable, or has failed."""
@@ -187,7 +193,7 @@ class PendingWriter:
             raise
         else:
             batch.name = str(name)
-            self._on_written(name)
+            self._on_written(name, len(batch.leaves))
         finally:
             self._entries -= len(batch.leaves)
             self._bytes -= batch.size

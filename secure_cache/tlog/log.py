@@ -1,0 +1,255 @@
+"""The log of one process: appends, sequences as an owned task, answers from what is published.
+
+Several processes, on one machine or on many, each run one over the same stores.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from secure_cache.model.clock import Clock, system_clock
+from secure_cache.model.errors import Broken, LogInconsistent, NotFound, Overloaded, Unavailable
+from secure_cache.storage import layout
+from secure_cache.storage.ports import ObjectStore, Turn
+from secure_cache.tlog.commits import CommitIndex
+from secure_cache.tlog.create import create_log
+from secure_cache.tlog.head import MAX_HEAD_BYTES, Head
+from secure_cache.tlog.note import NoteSigner
+from secure_cache.tlog.pending import BatchName
+from secure_cache.tlog.ports import Logged
+from secure_cache.tlog.publication import Publications
+from secure_cache.tlog.published import LogReader
+from secure_cache.tlog.reader import TileCache
+from secure_cache.tlog.sequencer import Sequencer, SequencerLimits
+from secure_cache.tlog.writer import PendingWriter, WriterLimits
+
+__all__ = ["LogOptions", "LogService", "Tell", "create_log"]
+
+Tell = Callable[[str, Mapping[str, object]], None]
+"""Told of what happens, for the operator's log and metrics: `log.committed`,
+`log.unavailable`, `log.faulted`, `log.recovered`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """How a process sequences.
+
+    Attributes:
+        commit_seconds: at least so long between two commits of this process, so that partial
+            tiles stay few.
+        poll_seconds: how often to look for batches that other processes left behind.
+        flush_seconds: how long a stopping process tries to bring its entries into the tree.
+        max_owed: entries of this process that are durable but not in the tree; above it the
+            log is overloaded.
+        rewrite_equal: for file systems, see `objects.put_immutable`.
+    """
+
+    commit_seconds: float = 0.1
+    poll_seconds: float = 2.0
+    flush_seconds: float = 10.0
+    max_owed: int = 65_536
+    rewrite_equal: bool = False
+    writer: WriterLimits = field(default_factory=WriterLimits)
+    sequencer: SequencerLimits = field(default_factory=SequencerLimits)
+
+
+class LogService(LogReader):
+    """Implements `ports.Log` and `ports.PublishedLog`.
+
+    Appending works only inside `running()`. Reading works always.
+
+    Args:
+        tiles: where tiles, bundles and commit copies are.
+        head: where head, checkpoint and pending batches are.
+        signer: the log's key. Its name is the log's origin.
+        turn: says which of several processes should sequence. A hint: without it, all do.
+        options: how to sequence.
+        tell: told of what happens.
+        clock: wall time.
+        random_bytes: for boot ids and nonces.
+        pause: sleeps.
+    """
+
+    def __init__(
+        self,
+        *,
+        tiles: ObjectStore,
+        head: ObjectStore,
+        signer: NoteSigner,
+        turn: Turn,
+        options: LogOptions | None = None,
+        tell: Tell = lambda _event, _facts: None,
+        clock: Clock = system_clock,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        pause: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        self._options = LogOptions() if options is None else options
+        publications = Publications(head, [signer.verifier], origin=signer.name)
+        commits = CommitIndex(tiles, origin=signer.name)
+        cache = TileCache()
+        super().__init__(
+            tiles=tiles,
+            head=head,
+            verifiers=[signer.verifier],
+            origin=signer.name,
+            publications=publications,
+            cache=cache,
+            commits=commits,
+        )
+        self._head = head
+        self._origin = signer.name
+        self._turn = turn
+        self._tell = tell
+        self._pause = pause
+        self._writer = PendingWriter(
+            head,
+            clock=clock,
+            random_bytes=random_bytes,
+            pause=pause,
+            limits=self._options.writer,
+            on_written=self._owe,
+        )
+        self._sequencer = Sequencer(
+            tiles=tiles,
+            head=head,
+            signer=signer,
+            clock=clock,
+            new_nonce=lambda: random_bytes(16).hex(),
+            publications=publications,
+            cache=cache,
+            limits=self._options.sequencer,
+            rewrite_equal=self._options.rewrite_equal,
+            on_commit=self._committed,
+        )
+        self._commit_index = commits
+        self._passing = anyio.Lock()
+        self._wake = anyio.Event()
+        self._owed: dict[BatchName, int] = {}
+        self._owed_entries = 0
+        self._fault: Broken | None = None
+
+    @property
+    def owed(self) -> int:
+        """Entries that this process acknowledged and that are not in the tree yet."""
+        return self._owed_entries
+
+    @property
+    def fault(self) -> Broken | None:
+        """Why the log takes nothing at the moment; None when all is well."""
+        return self._fault
+
+    async def append(self, leaf: bytes) -> Logged:
+        """Raises: as `ports.Log.append`."""
+        if self._fault is not None:
+            raise LogInconsistent("the log failed its self-check") from self._fault
+        if self.owed >= self._options.max_owed:
+            raise Overloaded(f"{self.owed} entries wait for their place in the log")
+        return await self._writer.append(leaf)
+
+    async def check(self) -> None:
+        """The self-check; a server that does not pass it must not start.
+
+        Raises: LogInconsistent, StorageForbidden, StorageUnavailable.
+        """
+        async with self._passing:
+            await self._sequencer.check()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run beside the body; at its end bring what is pending into the tree, within bounds.
+
+        What is still pending then is durable, and whoever runs next sequences it.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.run)
+            await self._writer.started()
+            try:
+                yield
+                await self._flush_at_end()
+            finally:
+                group.cancel_scope.cancel()
+
+    async def run(self) -> None:
+        """Write and sequence until cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._writer.run)
+            while True:
+                wait = self._options.commit_seconds if self._owed else self._options.poll_seconds
+                with anyio.move_on_after(wait):
+                    await self._wake.wait()
+                self._wake = anyio.Event()
+                await self._round()
+
+    async def flush(self, seconds: float | None = None) -> bool:
+        """Bring into the tree all that was appended; False when time ran out.
+
+        Raises: Unavailable, LogInconsistent, StorageForbidden.
+        """
+        limit = self._options.flush_seconds if seconds is None else seconds
+        with anyio.move_on_after(limit) as scope:
+            await self._writer.drain()
+            while await self._pass():
+                pass
+            await self._settle()
+        return not scope.cancelled_caught
+
+    async def _round(self) -> None:
+        try:
+            if await self._turn.try_take():
+                try:
+                    while await self._pass():
+                        await self._pause(self._options.commit_seconds)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._turn.give_back()
+            else:
+                await self._pause(self._options.commit_seconds)
+            await self._settle()
+        except Broken as error:
+            self._fault = error
+            self._tell("log.faulted", {"code": error.code, "why": str(error)})
+            await self._pause(self._options.poll_seconds)
+        except Unavailable as error:
+            self._tell("log.unavailable", {"code": error.code, "why": str(error)})
+            await self._pause(self._options.commit_seconds)
+        else:
+            if self._fault is not None:
+                self._fault = None
+                self._tell("log.recovered", {})
+
+    async def _pass(self) -> bool:
+        async with self._passing:
+            return await self._sequencer.step()
+
+    async def _settle(self) -> None:
+        """Strike out what is in the tree by now, whoever brought it there."""
+        if not self._owed:
+            return
+        try:
+            stored = await self._head.get(layout.HEAD, max_bytes=MAX_HEAD_BYTES)
+        except NotFound as error:
+            raise LogInconsistent("the log has no head") from error
+        head = Head.decode(stored.data, origin=self._origin)
+        for name in [name for name in self._owed if name.sequence <= head.consumed_of(name.boot)]:
+            self._owed_entries -= self._owed.pop(name)
+
+    async def _flush_at_end(self) -> None:
+        try:
+            done = await self.flush()
+        except (Unavailable, Broken) as error:
+            self._tell("log.unavailable", {"code": error.code, "why": str(error)})
+        else:
+            if not done:
+                self._tell("log.unavailable", {"code": "flush", "why": "no time left"})
+
+    def _owe(self, name: BatchName, count: int) -> None:
+        self._owed[name] = count
+        self._owed_entries += count
+        self._wake.set()
+
+    def _committed(self, head: Head) -> None:
+        self._commit_index.add(head)
+        self._tell("log.committed", {"size": head.size, "entries": head.size - head.prev_size})
