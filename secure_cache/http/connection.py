@@ -115,10 +115,15 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client may close its sending side and still wait for the answer (RFC 9112, 9.6)."""
-        if not self._is_busy() or (self._phase is not _Phase.BETWEEN and self._owed is None):
-            return None
         self._half_closed = True
-        self.cycle.keep_alive = False
+        if self._deaf and not self._is_busy():
+            return None
+        if self._phase is not _Phase.BETWEEN and not self._deaf:
+            self._refuse(Malformed("the request ended early"))
+        elif self._is_busy():
+            self.cycle.keep_alive = False
+        else:
+            return None
         return True
 
     def shutdown(self) -> None:

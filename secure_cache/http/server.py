@@ -34,14 +34,11 @@ from secure_cache.http.connection import hardened
 from secure_cache.http.connection_limits import ConnectionLimits
 from secure_cache.model.errors import Misconfigured, SecureCacheError
 
-SPARE_FILES = 256
-"""Open files that a worker needs beside one for each connection: log, spool, store, keys."""
+SPARE_FILES = 1024
+"""Open files that a worker needs beside its connections: artifacts, spool, store, keys."""
 
 KILL_AFTER_SECONDS = 5.0
 """Beyond notice and drain: what a worker gets for its lifespan to end."""
-
-FILES_PER_CONNECTION = 2
-"""The socket, and the artifact that is being read or written for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +155,7 @@ def raise_open_files(options: ServerOptions) -> None:
     """Lift the limit of open files to what is allowed; warn when connections can exceed it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    wanted = SPARE_FILES + FILES_PER_CONNECTION * options.limits.max_connections
+    wanted = SPARE_FILES + options.limits.max_connections
     if hard != resource.RLIM_INFINITY and hard < wanted:
         structlog.get_logger("secure_cache.http").warning(
             "server.few_open_files",

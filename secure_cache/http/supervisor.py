@@ -1,7 +1,7 @@
 """Several worker processes over one listening socket.
 
-Each worker is a fresh interpreter (`python -m secure_cache.http.worker`) that inherits the
-socket and one end of a socket pair. Over the pair the parent says what to serve, and the worker
+Each worker is a fresh interpreter that runs `worker.main` and inherits the socket and one end of
+a socket pair. Over the pair the parent says what to serve, and the worker
 says `ready`, or in one line why it can not. Nothing is pickled, and `__main__` is not imported
 again.
 
@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
@@ -44,6 +45,14 @@ OLD_SECONDS = 30.0
 """A worker that lived so long did not die of what it was born with."""
 
 MAX_REPORT_BYTES = 65_536
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+"""Where this very package was imported from, so that parent and workers are one version."""
+
+_BOOTSTRAP = (
+    "import sys; sys.path.append(sys.argv[1]);"
+    "from secure_cache.http.worker import main; sys.exit(main(sys.argv[2:]))"
+)
 
 
 def _nothing(_pid: int) -> None:
@@ -150,7 +159,7 @@ class _Supervisor:
         ours, theirs = socket.socketpair()
         fds = (theirs.fileno(), self._listener.fileno())
         # -P: a file in the current folder must not become a module of the server.
-        command = [sys.executable, "-P", "-m", "secure_cache.http.worker", *map(str, fds)]
+        command = [sys.executable, "-P", "-c", _BOOTSTRAP, _ROOT, *map(str, fds)]
         with theirs:
             popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,

@@ -1,15 +1,14 @@
-"""One worker process of `supervisor`: `python -m secure_cache.http.worker CHANNEL LISTENER`.
+"""One worker process of `supervisor`.
 
-Both arguments are inherited file descriptors. The first line on the channel says what to serve;
-`ready`, or one JSON object that says why not, goes back. The channel closing means that the
-parent is gone.
+Its two arguments are inherited file descriptors, the channel and the listener. The first line
+on the channel says what to serve; `ready`, or one JSON object that says why not, goes back. The
+channel closing means that the parent is gone.
 """
 
 import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 
@@ -55,7 +54,3 @@ def _leave_with_parent(channel: socket.socket, patience_seconds: float) -> None:
         os._exit(FAILED)
 
     threading.Thread(target=watch, name="leave-with-parent", daemon=True).start()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
