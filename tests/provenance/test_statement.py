@@ -31,16 +31,14 @@ def changed(path, value, entry=ENTRY):
 def test_a_statement_survives_the_round_trip(entry):
     payload = build_statement(entry)
     again = parse_statement(payload)
-    assert again == entry
-    assert again.writer.token_id == entry.writer.token_id
-    assert again.writer.issued_at == entry.writer.issued_at
-    assert again.writer.expires_at == entry.writer.expires_at
+    # By its text, because a token's id and times, and 1 beside True, do not count in `==`.
+    assert repr(again) == repr(entry)
     assert build_statement(again) == payload
 
 
 @given(entries(), entries())
 def test_two_entries_never_share_a_statement(one, other):
-    assert (one == other) == (build_statement(one) == build_statement(other))
+    assert (repr(one) == repr(other)) == (build_statement(one) == build_statement(other))
 
 
 def test_a_statement_says_what_the_specification_says():
