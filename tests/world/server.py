@@ -123,7 +123,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                # A group of its own, so that kill9 reaches every worker at the same moment.
+                # A Ctrl-C at the tests is not one at the server.
                 start_new_session=True,
             )
         deadline = time.monotonic() + READY_SECONDS
@@ -151,8 +151,9 @@ class Server:
         """SIGKILL to every process at once: a crash."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(20)
         wait_until(self._nobody_listens, "the killed server's port to be free")
         self.process = None
