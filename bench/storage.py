@@ -22,9 +22,12 @@ from secure_cache.storage.filesystem import FilesystemStore
 KIB = 1024
 MIB = 1024 * KIB
 BODY = os.urandom(MIB)
+PIECES = [BODY[start : start + 64 * KIB] for start in range(0, MIB, 64 * KIB)]
 
 
-async def rate(label: str, total: int, parallel: int, one: Callable[[int], Awaitable[object]]):
+async def rate(
+    label: str, total: int, parallel: int, one: Callable[[int], Awaitable[object]]
+) -> float:
     """Run `one` for each number below `total`, `parallel` at a time, and print how fast."""
     numbers = iter(range(total))
 
@@ -72,7 +75,7 @@ async def write(store: FilesystemStore) -> None:
     async def upload(size: int, lead: str, number: int) -> None:
         async with store.begin_upload(f"{lead}/{number}") as incoming:
             for start in range(0, size, 64 * KIB):
-                await incoming.write(BODY[start % MIB :][: min(64 * KIB, size - start)])
+                await incoming.write(PIECES[start // (64 * KIB) % 16][: size - start])
             await incoming.commit(size=size)
 
     small = BODY[: 4 * KIB]

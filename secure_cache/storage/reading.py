@@ -16,6 +16,12 @@ from secure_cache.storage.posix import identity_of, info_of, stat_file, translat
 
 _SETTLED_SECONDS = 2.0
 
+# Cached chunks up to this size are copied on the event loop, which holds it for 15 to 50 us; a
+# visit to a thread costs about 60 us and more CPU than the copy. Measured on two cores, MB/s
+# inline against thread: 1 MiB objects 4900 : 3300, 100 MiB 16000 : 3000, and 16 of them in
+# parallel 17500 : 3300. What is not in the page cache is read in a thread.
+_INLINE_BYTES = 262_144
+
 
 def open_object(beneath: Beneath, name: str) -> tuple[int, os.stat_result]:
     """Open a stored file and look at it.
@@ -105,6 +111,8 @@ class FileReading:
 
     async def _read(self, offset: int, wanted: int) -> bytes:
         try:
+            if wanted <= _INLINE_BYTES and is_cached(self._fd, offset + wanted - 1):
+                return os.pread(self._fd, wanted, offset)
             return await to_thread.run_sync(
                 partial(os.pread, self._fd, wanted, offset), limiter=self._limiter
             )
