@@ -28,8 +28,12 @@ stop() {
 trap 'stop; exit 0' INT TERM
 trap stop EXIT
 
-"$command" serve --config "$config" --host 127.0.0.1 --port "$port" >"$scratch/out" &
+# A process group of its own: Ctrl-C then reaches the server once, through `stop`, and not a second
+# time from the terminal, which would cut its drain short.
+set -m
+"$command" serve --config "$config" --host 127.0.0.1 --port "$port" >"$scratch/out" </dev/null &
 server=$!
+set +m
 exec 3<"$scratch/out"
 if ! read -r ready <&3; then
     code=0
