@@ -112,8 +112,8 @@ async def _make_data(
             tiles=stores.tiles,
             head=stores.head,
             signer=signer,
-            commit=random_bytes(16).hex(),
-            now=clock(),
+            clock=clock,
+            random_bytes=random_bytes,
         )
 
 

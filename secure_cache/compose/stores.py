@@ -3,26 +3,33 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from secure_cache.model.errors import Misconfigured
 from secure_cache.settings import Storage
 from secure_cache.storage.filesystem import FilesystemStore
-from secure_cache.storage.memory import MemoryStore
-from secure_cache.storage.ports import ObjectStore
+from secure_cache.storage.locks import FlockTurn
+from secure_cache.storage.memory import AlwaysTurn, MemoryStore
+from secure_cache.storage.ports import ObjectStore, Turn
 
-FOLDERS = ("artifacts", "records", "log", "state")
+LOG = "log"
+FOLDERS = ("artifacts", "records", LOG, "state")
+
+_TURN = ".turn"
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """See `storage.layout` for what is in each. Two of them may be one and the same."""
+    """See `storage.layout` for what is in each. Two of them may be one and the same.
+
+    `turn` says which of several processes on this machine should sequence the log.
+    """
 
     artifacts: ObjectStore
     records: ObjectStore
     tiles: ObjectStore
     head: ObjectStore
     state: ObjectStore
+    turn: Turn
 
     def distinct(self) -> dict[str, ObjectStore]:
         """Each once, under the name of the first that it is."""
@@ -64,23 +71,23 @@ def open_stores(
         Misconfigured: a kind that this version does not have.
     """
     if storage.kind == "memory":
-        tiles = MemoryStore()
-        return Stores(MemoryStore(), MemoryStore(), tiles, tiles, MemoryStore())
+        log = MemoryStore()
+        return Stores(MemoryStore(), MemoryStore(), log, log, MemoryStore(), AlwaysTurn())
     if storage.kind != "filesystem" or storage.path is None:
         raise Misconfigured(
             f"storage.kind = {storage.kind!r} is not in this version: set it to 'filesystem',"
             " with storage.path"
         )
-
-    def folder(name: str) -> FilesystemStore:
-        return FilesystemStore(
-            _below(storage.path, name),
+    artifacts, records, tiles, state = (
+        FilesystemStore(
+            storage.path / name,
             insecure_allow_network_filesystem=storage.insecure_allow_network_filesystem,
             on_fsync_failure=on_fsync_failure,
         )
-
-    artifacts, records, log, state = (folder(name) for name in FOLDERS)
-    return Stores(artifacts, records, log, log, state)
+        for name in FOLDERS
+    )
+    turn = FlockTurn(storage.path / LOG / _TURN)
+    return Stores(artifacts, records, tiles, tiles, state, turn)
 
 
 @asynccontextmanager
@@ -90,8 +97,3 @@ async def opened(stores: Stores) -> AsyncIterator[Stores]:
         yield stores
     finally:
         await stores.close()
-
-
-def _below(root: Path | None, name: str) -> Path:
-    assert root is not None  # noqa: S101 - for the type checker; `open_stores` has refused it
-    return root / name

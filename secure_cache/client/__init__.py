@@ -1,0 +1,1 @@
+"""Floor 6: the CI's side. What it needs of a server goes over HTTP."""

@@ -1,0 +1,44 @@
+"""One request and its answer, within bounds of time and size."""
+
+import time
+
+import httpx
+
+from secure_cache.model.errors import Unavailable
+
+MAX_ANSWER_BYTES = 65_536
+DEADLINE_SECONDS = 30.0
+_STEP_SECONDS = 10.0
+
+
+def new_client() -> httpx.Client:
+    """Follows no redirect: a token goes where it was meant to go, or nowhere."""
+    return httpx.Client(timeout=httpx.Timeout(_STEP_SECONDS), follow_redirects=False)
+
+
+def read_answer(
+    client: httpx.Client, request: httpx.Request, *, deadline_seconds: float = DEADLINE_SECONDS
+) -> tuple[int, bytes]:
+    """Send, and read status and body.
+
+    Raises:
+        Unavailable: no answer, not in time, or more than `MAX_ANSWER_BYTES`. Names the host, and
+            nothing that was sent.
+    """
+    host = request.url.host
+    end = time.monotonic() + deadline_seconds
+    body = bytearray()
+    try:
+        response = client.send(request, stream=True)
+        try:
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise Unavailable(f"{host} sent more than {MAX_ANSWER_BYTES} bytes")
+                if time.monotonic() > end:
+                    raise Unavailable(f"{host} took longer than {deadline_seconds:g} s")
+        finally:
+            response.close()
+    except httpx.HTTPError as error:
+        raise Unavailable(f"{host} cannot be reached: {error or type(error).__name__}") from None
+    return response.status_code, bytes(body)

@@ -1,0 +1,55 @@
+"""From settings to running processes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from secure_cache.http.connection_limits import ConnectionLimits
+from secure_cache.http.server import AppSource, ServerOptions
+from secure_cache.http.supervisor import Hooks, run
+from secure_cache.settings import Settings
+
+FACTORY = "secure_cache.compose.server:app_from_settings"
+"""Called in each worker with the settings file's path and its `Worker`. It reads settings again,
+from the same file and environment."""
+
+_GRACE_BESIDE_APPLICATION = 3.0
+
+
+def server_options(settings: Settings) -> ServerOptions:
+    """What the processes and their connections are told."""
+    server, limits = settings.server, settings.limits
+    return ServerOptions(
+        host=server.host,
+        port=server.port,
+        workers=server.workers,
+        backlog=server.backlog,
+        keep_alive_seconds=server.keep_alive_seconds,
+        drain_seconds=server.drain_seconds,
+        notice_seconds=server.drain_notice_seconds,
+        limits=ConnectionLimits(
+            max_header_bytes=limits.max_header_bytes,
+            max_headers=limits.max_headers,
+            header_seconds=limits.header_deadline_seconds,
+            max_connections=server.max_connections,
+            min_bytes_per_second=limits.min_bytes_per_second,
+            # The application's own refusal says more, so it comes first.
+            body_grace_seconds=limits.grace_seconds + _GRACE_BESIDE_APPLICATION,
+            linger_bytes=limits.anonymous_drain_bytes,
+            linger_seconds=limits.anonymous_drain_seconds,
+        ),
+    )
+
+
+def serve(config: Path, settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM and the end of the drain.
+
+    Args:
+        config: the settings file, for the workers.
+        settings: what it says, with overrides.
+        on_ready: called once with the address.
+
+    Raises:
+        Misconfigured, Unavailable, Broken: it can not start; says why.
+    """
+    source = AppSource(factory=FACTORY, argument=str(config.absolute()))
+    run(source, server_options(settings), Hooks(on_ready=on_ready))
