@@ -35,7 +35,7 @@ class Ed25519Signer:
 
 
 class Es256Signer:
-    """Signs with ECDSA on P-256 and SHA-256: DER, with the smaller `s`.
+    """Signs with ECDSA on P-256 and SHA-256, deterministic (RFC 6979): DER, with the smaller `s`.
 
     Raises:
         ValueError: the key is on another curve.
@@ -54,7 +54,7 @@ class Es256Signer:
         return public_pem(self._key.public_key())
 
     async def sign(self, message: bytes) -> bytes:
-        return low_s(self._key.sign(message, ec.ECDSA(SHA256())))
+        return low_s(self._key.sign(message, ec.ECDSA(SHA256(), deterministic_signing=True)))
 
 
 LocalSigner: TypeAlias = Ed25519Signer | Es256Signer
