@@ -91,6 +91,8 @@ def check_url(url: str) -> httpx.URL:
         raise Misconfigured("the URL of an issuer's keys is not https://HOST/...")
     if parsed.userinfo or parsed.fragment:
         raise Misconfigured("the URL of an issuer's keys has user information or a fragment")
+    if not 1 <= (parsed.port or 443) <= 65535:
+        raise Misconfigured("the URL of an issuer's keys has an impossible port")
     return parsed
 
 
@@ -104,8 +106,10 @@ def check_address(address: Address, *, scheme: str, allow_private: bool) -> None
         Misconfigured: it may not.
     """
     inner = _embedded(address)
-    never = inner.is_link_local or inner.is_multicast or inner.is_unspecified or inner.is_reserved
-    if never or inner in _METADATA:
+    never = inner.is_link_local or inner.is_multicast or inner.is_unspecified
+    # ::1 counts as reserved too.
+    reserved = inner.is_reserved and not inner.is_loopback
+    if never or reserved or inner in _METADATA:
         raise Misconfigured(f"the issuer's host has the address {address}, which is never allowed")
     if not inner.is_global and not allow_private:
         raise Misconfigured(
