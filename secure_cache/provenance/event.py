@@ -10,7 +10,6 @@ from typing import Self, TypeAlias
 from secure_cache.model.digest import Digest
 from secure_cache.model.entry import Entry
 from secure_cache.model.names import Key, Namespace
-from secure_cache.provenance.keys import KeyRing, KeyStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +121,3 @@ class Event:
     what: Happening
     at: int
     server: str
-
-
-def keys_changed(before: KeyRing | None, after: KeyRing) -> KeysChanged | None:
-    """The event that leads from one ring to the next; None when nothing changed."""
-    if before is not None and before.digest == after.digest:
-        return None
-    was = {} if before is None else {key.keyid: key.status for key in before.keys}
-
-    def became(status: KeyStatus) -> tuple[str, ...]:
-        changed = (
-            key.keyid
-            for key in after.keys
-            if key.status is status and was.get(key.keyid) is not status
-        )
-        return tuple(sorted(changed))
-
-    return KeysChanged(
-        ring=after.digest,
-        added=tuple(sorted(key.keyid for key in after.keys if key.keyid not in was)),
-        retired=became(KeyStatus.RETIRED),
-        revoked=became(KeyStatus.REVOKED),
-    )

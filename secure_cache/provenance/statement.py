@@ -28,7 +28,8 @@ ENTRY_PREDICATE: Final = "https://secure-cache.dev/attestations/cache-entry/v1"
 MAX_SAFE_INTEGER = 2**53 - 1
 """JSON readers agree on integers up to here."""
 
-MAX_RULE_CHARACTERS = 256
+MAX_RULE_CHARACTERS = 2048
+"""More than a policy allows: an entry that a rule granted can always be stated."""
 MAX_SERVER_CHARACTERS = 128
 
 _ENTRY_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
@@ -176,7 +177,8 @@ def _check(entry: Entry) -> None:
     if (entry.chunk_list_digest is None) != (chunk_count(entry.size) == 0):
         raise ValueError("chunk digests are there for larger artifacts, and for those only")
     Digest.parse(entry.policy_sha256)
-    check_line(entry.rule, what="a rule's name", max_characters=MAX_RULE_CHARACTERS)
+    if not 0 < len(entry.rule) <= MAX_RULE_CHARACTERS:
+        raise ValueError(f"a rule's name has 1 to {MAX_RULE_CHARACTERS} characters")
     check_line(entry.server, what="the server's name", max_characters=MAX_SERVER_CHARACTERS)
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import rfc8785
-from fakes.statements import ENTRY, ed25519_signer, es256_signer, events, public_key, ring_for
+from fakes.statements import ENTRY, events
 from hypothesis import given
 
 from secure_cache.model.digest import Digest
@@ -14,10 +14,8 @@ from secure_cache.provenance.event import (
     KeysChanged,
     LogOpened,
     PolicyTookEffect,
-    keys_changed,
 )
 from secure_cache.provenance.event_statement import build_event, parse_event
-from secure_cache.provenance.keys import KeyRing, KeyStatus, ring_of
 
 DIGEST = Digest.of(b"policy")
 AT = 1_767_323_045
@@ -116,18 +114,3 @@ def test_an_event_in_another_spelling_is_refused():
     payload = build_event(event(LogOpened("example.com/log", "vkey")))
     with pytest.raises(CorruptObject, match="canonical"):
         parse_event(payload + b" ")
-
-
-def test_a_change_of_keys_says_what_changed():
-    one, other = ed25519_signer(1), es256_signer(2)
-    before = ring_for(one)
-    after = ring_of(
-        [public_key(one, not_after=9, status=KeyStatus.RETIRED), public_key(other, not_before=9)]
-    )
-    assert keys_changed(before, before) is None
-    assert keys_changed(None, before) == KeysChanged(before.digest, added=(one.keyid,))
-    assert keys_changed(before, after) == KeysChanged(
-        after.digest, added=(other.keyid,), retired=(one.keyid,)
-    )
-    revoked = KeyRing((public_key(one, status=KeyStatus.REVOKED),))
-    assert keys_changed(before, revoked) == KeysChanged(revoked.digest, revoked=(one.keyid,))
