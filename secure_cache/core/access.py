@@ -1,8 +1,8 @@
 """From a token to what its bearer may do, quickly.
 
-A token is verified once and its decision is computed once per policy; both are remembered by
-the SHA-256 of the token, so that no token is kept in memory. A new policy, or the token's
-expiry, makes the remembered answer void.
+A token is verified once and its decision is computed once per policy; both are remembered for a
+minute by the SHA-256 of the token, so that no token is kept in memory. A new policy, or the
+token's expiry, makes the remembered answer void at once.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from secure_cache.model.identity import Identity
 from secure_cache.policy.decision import Decision, Policy
 
 _REMEMBERED_TOKENS = 16_384
+_REMEMBER_SECONDS = 60.0
 
 
 class VerifiesTokens(Protocol):
@@ -64,7 +65,7 @@ class Access:
         self._policy = policy
         self._clock = clock
         self._limit = remembered
-        self._remembered: OrderedDict[bytes, Caller] = OrderedDict()
+        self._remembered: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
 
     async def __call__(self, token: str | None) -> Caller:
         policy = self._policy()
@@ -83,12 +84,12 @@ class Access:
     async def _caller(self, token: str, policy: Policy) -> Caller:
         fingerprint = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._remembered.get(fingerprint)
-        if known is not None and known.policy is policy:
+        if known is not None and known[0].policy is policy and self._clock() < known[1]:
             self._remembered.move_to_end(fingerprint)
-            return known
+            return known[0]
         identity = await self._verifier.verify(token)
         caller = Caller(identity, policy.decide(identity), policy)
-        self._remembered[fingerprint] = caller
+        self._remembered[fingerprint] = (caller, self._clock() + _REMEMBER_SECONDS)
         if len(self._remembered) > self._limit:
             self._remembered.popitem(last=False)
         return caller

@@ -64,9 +64,13 @@ class Journal:
         self._clock = clock
         self._server = server
 
-    async def opened(self, *, origin: str, vkey: str) -> None:
-        """The first leaf of a new log."""
-        await self._tell(LogOpened(origin, vkey))
+    async def log_in_force(self, *, origin: str, vkey: str) -> None:
+        """Tell a new log its own name and key. Raises: as below."""
+
+        def opened(_before: _Version, _after: _Version) -> Happening:
+            return LogOpened(origin, vkey)
+
+        await self._next(layout.LOG_PREFIX, layout.log_version, vkey.encode(), opened)
 
     async def policy_in_force(self, data: bytes) -> None:
         """Tell the log about a policy, unless it is the one told last.

@@ -3,7 +3,7 @@
 `secure-cache keys rotate` runs beside a server that is running, and beside its other workers.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -42,14 +42,14 @@ class KeyFolder:
         await anyio.to_thread.run_sync(self._look)
         return self.current.ring
 
-    async def watch(self, poll_seconds: float, changed: Callable[[], Awaitable[None]]) -> None:
-        """Look for changes for ever; `changed` is awaited after each."""
+    async def watch(self, poll_seconds: float, changed: Callable[[], None]) -> None:
+        """Look for changes for ever; `changed` is called after each."""
         while True:
             await anyio.sleep(poll_seconds)
             before = self.current
             await self.reload()
             if self.current is not before:
-                await changed()
+                changed()
 
     def _look(self) -> None:
         try:

@@ -6,7 +6,7 @@ only when two looks in a row find the same file. Edits therefore act within two 
 
 import os
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from secure_cache.policy.parse import parse_policy
 from secure_cache.policy.preset import Preset
 
 MAX_POLICY_BYTES = 256 * 1024
-POLL_SECONDS = 0.4
 
 _log = structlog.get_logger(__name__)
 
@@ -64,12 +63,12 @@ class PolicyFile:
     def get(self) -> CompiledPolicy:
         return self.current
 
-    async def watch(self, took_effect: Callable[[], Awaitable[None]]) -> None:
-        """Look for changes for ever; `took_effect` is awaited after each swap."""
+    async def watch(self, poll_seconds: float, took_effect: Callable[[], None]) -> None:
+        """Look for changes for ever; `took_effect` is called after each swap."""
         while True:
-            await anyio.sleep(POLL_SECONDS)
-            if self.look():
-                await took_effect()
+            await anyio.sleep(poll_seconds)
+            if await anyio.to_thread.run_sync(self.look):
+                took_effect()
 
     def look(self) -> bool:
         """One look at the file; true when another policy took effect."""

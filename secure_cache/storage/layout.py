@@ -6,7 +6,8 @@ Five stores, which may be five containers with different rights, or five folders
     records     <project>/<kind>/<sha256 of id>/<sha256 of key>
     tiles       tile/..., commit/<size>                    immutable, C2SP tlog-tiles
     head        head, checkpoint, pending/<boot>/<seq>     the log's mutable edge
-    state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>, keys/<n>
+    state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,
+                keys/<n>, log/<n>
 
 For the filesystem `tiles` and `head` are one folder, so that a C2SP client can read it.
 The key is hashed because file systems that fold case would let `aB` meet `Ab`.
@@ -22,6 +23,7 @@ CHECKPOINT = "checkpoint"
 PENDING_PREFIX = "pending/"
 POLICY_PREFIX = "policy/"
 KEYS_PREFIX = "keys/"
+LOG_PREFIX = "log/"
 
 
 def artifact(entry_id: str, stored_at: int) -> str:
@@ -57,6 +59,10 @@ def policy_version(number: int) -> str:
 
 def key_ring_version(number: int) -> str:
     return f"{KEYS_PREFIX}{number:012d}"
+
+
+def log_version(number: int) -> str:
+    return f"{LOG_PREFIX}{number:012d}"
 
 
 def _day(timestamp: int) -> str:

@@ -1,0 +1,296 @@
+"""The server: settings to adapters to use-cases to the application, and what runs beside it.
+
+This is the only place where the concrete classes meet. Every worker process builds its own.
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import structlog
+
+import secure_cache
+from secure_cache.compose.stores import Stores, open_stores, opened
+from secure_cache.compose.telling import LogTeller, Signal, own_keys
+from secure_cache.core.access import Access
+from secure_cache.core.catalog import Catalog
+from secure_cache.core.get import Get
+from secure_cache.core.journal import Journal
+from secure_cache.core.key_folder import KeyFolder
+from secure_cache.core.policy_file import PolicyFile, PolicyFiles
+from secure_cache.core.put import Put
+from secure_cache.http.app import create_app
+from secure_cache.http.body import BodyBounds, DrainBounds
+from secure_cache.http.front import Front
+from secure_cache.http.nx import CacheLimits, NxCache
+from secure_cache.http.server import Worker
+from secure_cache.http.services import ExchangesTokens, Readiness, Services, Session
+from secure_cache.identity.exchange import TokenExchange
+from secure_cache.identity.fetch import KeyFetcher
+from secure_cache.identity.issue import Ed25519TokenSigner, TokenIssuer
+from secure_cache.identity.jwks import IssuerKeys
+from secure_cache.identity.presets import load_presets
+from secure_cache.identity.verifier import TokenVerifier
+from secure_cache.model.clock import Clock, system_clock
+from secure_cache.model.errors import SecureCacheError
+from secure_cache.observability.logging import configure_logging
+from secure_cache.observability.metrics import Metrics
+from secure_cache.observability.multiprocess import VARIABLE
+from secure_cache.settings import Limits, Settings, load_settings
+from secure_cache.tlog.log import LogOptions, LogService
+
+_log = structlog.get_logger(__name__)
+
+SERVER = f"secure-cache/{secure_cache.__version__}"
+_RETRY_SECONDS = 5.0
+_UNTRUSTWORTHY_STORE = 5
+
+
+def app_from_settings(argument: str, worker: Worker) -> Front:
+    """The factory that a worker process calls; `argument` is the path of the settings file.
+
+    Raises:
+        Misconfigured, InvalidPolicy: and the server does not start.
+    """
+    settings = load_settings(Path(argument), os.environ)
+    configure_logging(style=settings.logging.format, level=settings.logging.level)
+    return Server(settings, worker=worker).app()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The long-lived objects that more than one use-case shares."""
+
+    stores: Stores
+    keys: KeyFolder
+    policy: PolicyFile
+    log: LogService
+    journal: Journal
+    issuer_keys: IssuerKeys
+    verifier: TokenVerifier
+    access: Access
+
+
+class Server:
+    """Everything of one process, built but not yet running."""
+
+    def __init__(self, settings: Settings, *, worker: Worker, clock: Clock = system_clock) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._clock = clock
+        self._metrics = Metrics(shared=VARIABLE in os.environ)
+        self._parts = self._build()
+        self._untold = Signal()
+
+    def app(self) -> Front:
+        parts, settings = self._parts, self._settings
+        return create_app(
+            Services(
+                cache=self._cache(),
+                access=parts.access,
+                exchange=self._exchange(),
+                log=parts.log,
+                vkeys=self._vkeys,
+                readiness=self._readiness,
+                metrics=self._metrics.render,
+                metrics_public=settings.metrics.public,
+                telemetry=self._metrics,
+                lifespan=self._running,
+                root_path=settings.server.root_path,
+            )
+        )
+
+    def _vkeys(self) -> str:
+        return self._parts.keys.current.vkeys()
+
+    def _build(self) -> _Parts:
+        settings, clock, telemetry = self._settings, self._clock, self._metrics
+        stores = open_stores(settings.storage, on_fsync_failure=_leave)
+        keys = KeyFolder(settings.keys)
+        policy = PolicyFile(
+            PolicyFiles(settings.policy, settings.policy_tests),
+            presets=load_presets(),
+            clock=clock,
+            telemetry=telemetry,
+        )
+        log = LogService(
+            tiles=stores.tiles,
+            head=stores.head,
+            signer=keys.current.log,
+            turn=stores.turn,
+            options=LogOptions(
+                commit_seconds=settings.log.commit_interval_seconds,
+                max_owed=settings.log.max_pending,
+                rewrite_equal=settings.storage.kind == "filesystem",
+            ),
+            tell=LogTeller(telemetry),
+            clock=clock,
+        )
+        journal = Journal(
+            log=log,
+            state=stores.state,
+            signer=lambda: keys.current.entry_signer(clock()),
+            clock=clock,
+            server=SERVER,
+        )
+        issuer_keys = IssuerKeys(
+            fetcher=KeyFetcher(),
+            policy_directory=settings.policy.parent,
+            clock=clock,
+            on_refresh=lambda refresh: telemetry.jwks_refreshed(
+                issuer=refresh.issuer, ok=not refresh.error
+            ),
+        )
+        verifier = TokenVerifier(
+            policy=policy.get, issuer_keys=issuer_keys, own_keys=own_keys(keys, clock), clock=clock
+        )
+        access = Access(
+            verifier=verifier,
+            policy=policy.get,
+            clock=clock,
+            remembered=settings.tokens.cached_tokens,
+        )
+        return _Parts(stores, keys, policy, log, journal, issuer_keys, verifier, access)
+
+    def _cache(self) -> NxCache:
+        parts, settings, clock = self._parts, self._settings, self._clock
+        catalog = Catalog(
+            records=parts.stores.records,
+            state=parts.stores.state,
+            ring=parts.keys.ring,
+            reload_ring=parts.keys.reload,
+            clock=clock,
+            telemetry=self._metrics,
+            remembered=settings.limits.cached_records,
+        )
+        get = Get(catalog=catalog, artifacts=parts.stores.artifacts, journal=parts.journal)
+        put = Put(
+            catalog=catalog,
+            artifacts=parts.stores.artifacts,
+            log=parts.log,
+            journal=parts.journal,
+            signer=lambda: parts.keys.current.entry_signer(clock()),
+            policy=parts.policy.get,
+            clock=clock,
+            random_bytes=secrets.token_bytes,
+            server=SERVER,
+        )
+        return NxCache(
+            access=parts.access,
+            get=get,
+            put=put,
+            limits=_cache_limits(settings.limits),
+            telemetry=self._metrics,
+            strict=settings.server.strict_status,
+            nx_only=settings.limits.nx_only_keys,
+        )
+
+    def _exchange(self) -> ExchangesTokens:
+        parts, clock = self._parts, self._clock
+
+        def issuer() -> TokenIssuer:
+            return TokenIssuer(
+                signer=Ed25519TokenSigner(parts.keys.current.token_signer(clock()).private_key),
+                audience=parts.policy.current.audience,
+                clock=clock,
+                new_id=lambda: secrets.token_urlsafe(16),
+            )
+
+        exchange = TokenExchange(
+            verifier=parts.verifier,
+            policy=parts.policy.get,
+            state=parts.stores.state,
+            issuer=issuer,
+            clock=clock,
+            session_seconds=self._settings.tokens.session_ttl_seconds,
+        )
+
+        async def session(token: str) -> Session:
+            exchanged = await exchange.exchange(token)
+            made = exchanged.session
+            return Session(made.token, int(made.expires_at - clock()))
+
+        return session
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """Check, then run beside the requests until they are drained."""
+        parts = self._parts
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(opened(parts.stores))
+            await parts.stores.check()
+            await parts.log.check()
+            await stack.enter_async_context(parts.issuer_keys)
+            await stack.enter_async_context(parts.log.running())
+            parts.issuer_keys.warm(parts.policy.current.issuers)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            poll = self._settings.policy_poll_seconds
+            group.start_soon(self._tell_the_log)
+            group.start_soon(parts.policy.watch, poll, self._untold.set)
+            group.start_soon(parts.keys.watch, poll, self._untold.set)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
+
+    async def _tell_the_log(self) -> None:
+        """Tell the log under which policy and keys it is written, now and after each change."""
+        parts = self._parts
+        signer = parts.keys.current.log
+        while True:
+            self._untold.clear()
+            try:
+                await parts.journal.log_in_force(origin=signer.name, vkey=str(signer.verifier))
+                await parts.journal.keys_in_force(parts.keys.ring())
+                await parts.journal.policy_in_force(parts.policy.data)
+            except SecureCacheError as error:
+                _log.exception("journal.untold", code=error.code)
+                await anyio.sleep(_RETRY_SECONDS)
+            else:
+                await self._untold.wait()
+
+    async def _readiness(self) -> Readiness:
+        """A log that failed its check, or a policy that cannot be read, must not take the
+        process out of service: look-ups go on, and to Nx a refused connection is a red build."""
+        parts = self._parts
+        fault = parts.log.fault
+        troubles = {
+            "policy": parts.policy.trouble,
+            "keys": parts.keys.trouble,
+            "log": str(fault) if fault is not None else None,
+        }
+        checks = {name: trouble or "ok" for name, trouble in troubles.items()}
+        checks["process"] = "draining" if self._worker.draining else "ok"
+        return Readiness(
+            ready=not self._worker.draining,
+            degraded=any(trouble is not None for trouble in troubles.values()),
+            checks=checks,
+        )
+
+
+def _cache_limits(limits: Limits) -> CacheLimits:
+    return CacheLimits(
+        max_open_requests=limits.max_open_requests,
+        max_open_uploads=limits.max_open_uploads,
+        body=BodyBounds(
+            max_bytes=limits.max_artifact_bytes,
+            deadline_seconds=limits.body_deadline_seconds,
+            min_bytes_per_second=limits.min_bytes_per_second,
+            grace_seconds=limits.grace_seconds,
+        ),
+        drain=DrainBounds(max_bytes=limits.drain_bytes, max_seconds=limits.drain_seconds),
+        stranger_drain=DrainBounds(
+            max_bytes=limits.anonymous_drain_bytes, max_seconds=limits.anonymous_drain_seconds
+        ),
+    )
+
+
+def _leave(message: str) -> None:
+    """After a failed fsync the page cache may show what the disk does not hold: only a new
+    process, which reads again from the disk, may go on."""
+    _log.critical("storage.fsync_failed", why=message)
+    os._exit(_UNTRUSTWORTHY_STORE)
