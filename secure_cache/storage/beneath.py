@@ -45,21 +45,22 @@ class Beneath:
 
     def open_file(self, name: str) -> int:
         """A descriptor for reading. Raises: OSError; Misconfigured, when the root is missing."""
-        return self._resolve(self._attached(), name, _FILE)
+        root = self._attached()
+        return self._resolve(root, name, _FILE)
 
     def open_directory(self, name: str) -> int:
         """A fresh descriptor of a folder; the empty name is the root. Raises as `open_file`."""
-        return self._resolve(self._attached(), name or ".", DIRECTORY)
+        root = self._attached()
+        return self._resolve(root, name or ".", DIRECTORY)
 
-    def miss(self, name: str) -> str:
-        """What to say in the NotFound after ENOENT.
+    def require_present(self) -> None:
+        """To be asked after ENOENT, before anything is called missing.
 
         Raises:
-            StorageUnavailable: it is the root that has gone, so nothing is known of the object.
+            StorageUnavailable: it is the root that has gone, so nothing is known of its objects.
         """
         if os.fstat(self._attached()).st_nlink == 0:
             raise unavailable(f"{self.path}: the store's folder was removed", applied=False)
-        return name
 
     def close(self) -> None:
         with self._attaching:

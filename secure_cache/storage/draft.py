@@ -79,9 +79,9 @@ class Draft:
 class Staging:
     """Makes drafts, in the folder `.tmp` of a store, hence on the file system of its objects.
 
-    Anonymous files (O_TMPFILE, named by linkat through /proc) where the system has them: a
-    quarter quicker than named ones here, a crash leaves nothing, and the object's ctime does
-    not move once it is visible, as it does when the second name of a file is removed.
+    Anonymous files (O_TMPFILE, named by linkat through /proc) where the system has them: no
+    slower than named ones, a crash leaves nothing, and the object's ctime does not move once it
+    is visible, as it does when the second name of a file is removed.
     """
 
     def __init__(self, beneath: Beneath, *, anonymous: bool = True) -> None:

@@ -3,12 +3,13 @@
 Everything here blocks, and is called from worker threads. Names have been checked.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from secure_cache.model.clock import Clock
-from secure_cache.model.errors import AlreadyExists, VersionMismatch
+from secure_cache.model.errors import AlreadyExists, Misconfigured, VersionMismatch
 from secure_cache.storage.beneath import DIRECTORY, Beneath
 from secure_cache.storage.draft import Draft, Staging
 from secure_cache.storage.locks import StripedLocks
@@ -48,9 +49,11 @@ class Durability:
         try:
             os.fsync(fd)
         except OSError as error:
-            self._failure = f"fsync of {what} failed: {error.strerror or error}"
-            self._on_failure(self._failure)
-            raise unavailable(self._failure, applied=None) from error
+            failure = f"fsync of {what} failed: {error.strerror or error}"
+            first, self._failure = self._failure is None, failure
+            if first:
+                self._on_failure(failure)
+            raise unavailable(failure, applied=None) from error
 
 
 class DurableFolder:
@@ -161,7 +164,8 @@ class DurableFolder:
             try:
                 folder = self._beneath.open_directory(folder_name)
             except FileNotFoundError:
-                return self._beneath.miss(name) != name
+                self._beneath.require_present()
+                return False
             try:
                 current = self._current(folder, leaf, name)
                 if current is None:
@@ -194,7 +198,8 @@ class DurableFolder:
         try:
             folder = self._beneath.open_directory(folder_name)
         except FileNotFoundError:
-            raise VersionMismatch(self._beneath.miss(name)) from None
+            self._beneath.require_present()
+            raise VersionMismatch(name) from None
         try:
             yield folder
         finally:
@@ -264,4 +269,9 @@ def translated_unless_missing(name: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise Misconfigured(
+                f"{name}: its folder is on another file system than the store's root: mount"
+                " the whole root there, not a folder inside it"
+            ) from error
         raise translate(error, name, applied=None) from error

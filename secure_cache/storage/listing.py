@@ -29,12 +29,12 @@ def _below(
     try:
         folder = beneath.open_directory(folder_name)
     except FileNotFoundError:
-        beneath.miss(folder_name)
+        beneath.require_present()
         return
     except OSError as error:
         raise translate(error, folder_name, applied=False) from error
     try:
-        for entry in _entries(folder, folder_name):
+        for entry in _entries(beneath, folder, folder_name):
             if not _is_wanted(entry, prefix, start_after):
                 continue
             if entry.endswith("/"):
@@ -45,7 +45,7 @@ def _below(
         os.close(folder)
 
 
-def _entries(folder: int, folder_name: str) -> list[str]:
+def _entries(beneath: Beneath, folder: int, folder_name: str) -> list[str]:
     """Full names, those of folders ending in a slash: so `a.b` comes before what is in `a/`."""
     lead = f"{folder_name}/" if folder_name else ""
     found = []
@@ -62,6 +62,9 @@ def _entries(folder: int, folder_name: str) -> list[str]:
                     found.append(f"{lead}{entry.name}{slash}")
     except OSError as error:
         raise translate(error, folder_name, applied=False) from error
+    if not found:
+        # A removed folder reads as an empty one.
+        beneath.require_present()
     found.sort()
     return found
 

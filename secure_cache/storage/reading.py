@@ -21,6 +21,7 @@ _SETTLED_SECONDS = 2.0
 # inline against thread: 1 MiB objects 4900 : 3300, 100 MiB 16000 : 3000, and 16 of them in
 # parallel 17500 : 3300. What is not in the page cache is read in a thread.
 _INLINE_BYTES = 262_144
+_INLINE_UNKNOWN_BYTES = 65_536
 
 
 def open_object(beneath: Beneath, name: str) -> tuple[int, os.stat_result]:
@@ -33,7 +34,8 @@ def open_object(beneath: Beneath, name: str) -> tuple[int, os.stat_result]:
         fd = beneath.open_file(check_name(name))
         return fd, stat_file(name, fd)
     except FileNotFoundError:
-        raise NotFound(beneath.miss(name)) from None
+        beneath.require_present()
+        raise NotFound(name) from None
     except OSError as error:
         _close(fd)
         raise translate(error, name, applied=False) from error
@@ -42,15 +44,31 @@ def open_object(beneath: Beneath, name: str) -> tuple[int, os.stat_result]:
         raise
 
 
-def is_cached(fd: int, offset: int) -> bool:
-    """Whether the byte at `offset` can be read without waiting for the disk.
+async def read_at(fd: int, offset: int, size: int, *, name: str, limiter: CapacityLimiter) -> bytes:
+    """Read, in a thread if it may wait for the disk. Fewer bytes only at the end of the file.
 
-    A hint: pages between two cached ones may be missing, and then a read waits a little.
+    Raises: StorageUnavailable, StorageForbidden, CorruptObject.
     """
     try:
-        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
-    except (AttributeError, OSError):
+        if _is_quick(fd, offset, size):
+            return os.pread(fd, size, offset)
+        return await to_thread.run_sync(partial(os.pread, fd, size, offset), limiter=limiter)
+    except OSError as error:
+        raise translate(error, name, applied=False) from error
+
+
+def _is_quick(fd: int, offset: int, size: int) -> bool:
+    """Whether it is all in the page cache, judged by its last byte: what is read in order is
+    cached in order. A wrong guess costs a wait and nothing else."""
+    if not 0 < size <= _INLINE_BYTES:
+        return size == 0
+    try:
+        return os.preadv(fd, [bytearray(1)], offset + size - 1, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
         return False
+    except (AttributeError, OSError):
+        # Not every system and file system can tell (macOS, ZFS).
+        return size <= _INLINE_UNKNOWN_BYTES
 
 
 class FileReading:
@@ -100,7 +118,7 @@ class FileReading:
         end = self.info.size
         while offset < end:
             wanted = min(size, end - offset)
-            data = await self._read(offset, wanted)
+            data = await read_at(self._fd, offset, wanted, name=self._name, limiter=self._limiter)
             # After the read and before the bytes go out: what was read before a change is
             # whole, what was read during one shows here.
             self._require_unchanged()
@@ -108,16 +126,6 @@ class FileReading:
                 raise CorruptObject(f"{self._name}: {len(data)} of {wanted} bytes at {offset}")
             yield data
             offset += wanted
-
-    async def _read(self, offset: int, wanted: int) -> bytes:
-        try:
-            if wanted <= _INLINE_BYTES and is_cached(self._fd, offset + wanted - 1):
-                return os.pread(self._fd, wanted, offset)
-            return await to_thread.run_sync(
-                partial(os.pread, self._fd, wanted, offset), limiter=self._limiter
-            )
-        except OSError as error:
-            raise translate(error, self._name, applied=False) from error
 
     def _require_unchanged(self) -> None:
         now = os.fstat(self._fd)
