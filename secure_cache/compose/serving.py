@@ -1,11 +1,14 @@
 """From settings to running processes."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from secure_cache.http.connection_limits import ConnectionLimits
 from secure_cache.http.server import AppSource, ServerOptions
 from secure_cache.http.supervisor import Hooks, run
+from secure_cache.observability.logging import configure_logging
+from secure_cache.observability.multiprocess import forget_worker, shared_numbers
 from secure_cache.settings import Settings
 
 FACTORY = "secure_cache.compose.server:app_from_settings"
@@ -52,4 +55,15 @@ def serve(config: Path, settings: Settings, on_ready: Callable[[str], None]) -> 
         Misconfigured, Unavailable, Broken: it can not start; says why.
     """
     source = AppSource(factory=FACTORY, argument=str(config.absolute()))
-    run(source, server_options(settings), Hooks(on_ready=on_ready))
+    options = server_options(settings)
+    configure_logging(style=settings.logging.format, level=settings.logging.level)
+    if options.workers == 1:
+        run(source, options, Hooks(on_ready=on_ready))
+        return
+    with shared_numbers() as environment:
+        hooks = Hooks(
+            on_ready=on_ready,
+            on_worker_exit=partial(forget_worker, environment),
+            worker_env=environment,
+        )
+        run(source, options, hooks)

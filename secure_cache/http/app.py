@@ -18,13 +18,13 @@ import secure_cache
 from secure_cache.core.access import Caller
 from secure_cache.http.bearer import bearer_token
 from secure_cache.http.errors import REASON_HEADER, true_status
-from secure_cache.http.front import Front
+from secure_cache.http.front import Front, note_refusal
 from secure_cache.http.health import health_routes
 from secure_cache.http.log import public_routes, tile_route
 from secure_cache.http.nx import refusal_text
 from secure_cache.http.services import Services
 from secure_cache.http.token import exchange_route, whoami_route
-from secure_cache.model.errors import SecureCacheError
+from secure_cache.model.errors import Broken, SecureCacheError
 
 _log = structlog.get_logger(__name__)
 
@@ -88,7 +88,7 @@ class Problem:
 
 def _refused(request: AnyRequest, error: SecureCacheError) -> Response[Problem]:
     """The text of the error stays in the log: it may hold paths or claims."""
-    _log.info("request.refused", path=request.scope["path"], code=error.code, why=str(error))
+    note_refusal(request.scope, error)
     return _problem(true_status(error), error.code, refusal_text(error).decode())
 
 
@@ -99,6 +99,7 @@ def _framework_refused(_: AnyRequest, error: HTTPException) -> Response[Problem]
 
 def _crashed(request: AnyRequest, error: Exception) -> Response[Problem]:
     _log.error("request.crashed", path=request.scope["path"], exc_info=error)
+    note_refusal(request.scope, Broken(repr(error)))
     return _problem(500, "crashed", "the server met a defect of its own; its log says more")
 
 

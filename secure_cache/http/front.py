@@ -32,6 +32,7 @@ _SMALL_BODY = BodyBounds(
 )
 _SMALL_DRAIN = DrainBounds(max_bytes=256 * 1024, max_seconds=2.0)
 _CACHE_PATH = "/v1/cache"
+_REFUSAL = "secure_cache.refusal"
 
 
 class Front:
@@ -65,23 +66,22 @@ class Front:
             await send(message)
 
         self._telemetry.request_started()
-        body, reason = b"", ""
+        body = b""
         try:
             size = parse_content_length(scope["headers"])
             blocks = read_body(receive, _SMALL_BODY, content_length=size)
             body = b"".join([block async for block in blocks])
         except SecureCacheError as error:
-            reason = error.code
-            headers = ((b"content-type", b"text/plain"), (REASON_HEADER, reason.encode()))
+            note_refusal(scope, error)
+            headers = ((b"content-type", b"text/plain"), (REASON_HEADER, error.code.encode()))
             answer = Answer(true_status(error), f"secure-cache: {error.title}".encode(), headers)
             await refuse_and_drain(watched_send, receive, answer, _SMALL_DRAIN)
         else:
             await self._app(scope, _replay(body, receive), watched_send)
-        self._finish(scope, status, reason, perf_counter() - started_at, len(body))
+        self._finish(scope, status, perf_counter() - started_at, len(body))
 
-    def _finish(
-        self, scope: Message, status: int, reason: str, seconds: float, bytes_in: int
-    ) -> None:
+    def _finish(self, scope: Message, status: int, seconds: float, bytes_in: int) -> None:
+        reason, why = scope.get(_REFUSAL, ("", ""))
         outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
         self._telemetry.request_finished(
             Finished(
@@ -101,8 +101,14 @@ class Front:
             status=status,
             outcome=outcome,
             reason=reason,
+            why=why,
             ms=round(seconds * 1000, 3),
         )
+
+
+def note_refusal(scope: Any, error: SecureCacheError) -> None:
+    """Leave with the request why it was refused, for its one line in the log."""
+    scope[_REFUSAL] = (error.code, str(error))
 
 
 def route_name(path: str) -> str:

@@ -10,8 +10,7 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
-from secure_cache.core.access import Caller
-from secure_cache.http.services import Services
+from secure_cache.http.services import Services, TheCaller
 from secure_cache.model.errors import Denied, Malformed
 
 _IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
@@ -23,12 +22,12 @@ def public_routes(services: Services) -> list[HTTPRouteHandler]:
     @get("/log/checkpoint", summary="The signed tree head", media_type="text/plain")
     async def checkpoint() -> Response[bytes]:
         note = await services.log.checkpoint_note()
-        return Response(note, media_type="text/plain; charset=utf-8", headers=_FRESH)
+        return Response(note, media_type="text/plain", headers=_FRESH)
 
     @get("/log/vkeys", summary="Verifier keys, one a line", media_type="text/plain")
     async def vkeys() -> Response[bytes]:
         text = services.vkeys().encode()
-        return Response(text, media_type="text/plain; charset=utf-8", headers=_FRESH)
+        return Response(text, media_type="text/plain", headers=_FRESH)
 
     return [checkpoint, vkeys]
 
@@ -36,7 +35,7 @@ def public_routes(services: Services) -> list[HTTPRouteHandler]:
 def tile_route(services: Services) -> HTTPRouteHandler:
     @get("/log/tile/{path:path}", summary="Tiles and entry bundles")
     async def tile(
-        request: Request[object, object, State], caller: Caller, path: str
+        request: Request[object, object, State], caller: TheCaller, path: str
     ) -> Response[bytes]:
         """A tile under its C2SP path; the raw path is read, so that it has one spelling only."""
         del path

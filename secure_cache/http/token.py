@@ -10,7 +10,7 @@ from litestar.response import Response
 
 from secure_cache.core.access import Caller
 from secure_cache.http.bearer import bearer_token
-from secure_cache.http.services import Services
+from secure_cache.http.services import Services, TheCaller
 from secure_cache.model.clock import rfc3339
 from secure_cache.model.errors import InvalidToken, Malformed
 
@@ -95,7 +95,7 @@ def exchange_route(services: Services) -> HTTPRouteHandler:
 
 def whoami_route() -> HTTPRouteHandler:
     @get("/v1/whoami", summary="What my token may do, and why")
-    async def whoami(caller: Caller) -> WhoAmI:
+    async def whoami(caller: TheCaller) -> WhoAmI:
         return who_is(caller)
 
     return whoami

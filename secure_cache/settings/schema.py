@@ -109,7 +109,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4096
     max_open_uploads: Annotated[
         int, Meta(ge=1, description="Uploads at once for each worker; each takes about 2 MiB.")
-    ] = 64
+    ] = 256
     drain_bytes: Annotated[
         int, Meta(ge=0, description="Bytes of a refused upload read and forgotten, known caller.")
     ] = 64 << 20
@@ -149,8 +149,9 @@ class Tokens(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     public: Annotated[
-        bool, Meta(description="Serve /metrics without a token; otherwise it needs an auditor.")
-    ] = False
+        bool,
+        Meta(description="Serve /metrics (numbers, no names) to all; else an auditor's token."),
+    ] = True
 
 
 class Logging(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,8 +172,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Path | None, Meta(description="Its tests; they must pass before a policy takes effect.")
     ] = None
     policy_poll_seconds: Annotated[
-        float, Meta(gt=0, le=3600, description="Seconds between looks at the policy file.")
-    ] = 2.0
+        float,
+        Meta(gt=0, le=3600, description="Seconds between looks; an edit acts within two of them."),
+    ] = 0.5
     keys: Annotated[Path, Meta(description="The folder of signing keys, mode 0700, files 0600.")]
     storage: Storage
     server: Server = Server()
