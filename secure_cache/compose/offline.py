@@ -3,9 +3,10 @@
 They may run beside one: nothing here writes.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from secure_cache.compose.stores import open_stores, opened
 from secure_cache.core.keystore import Keystore, load_keystore
 from secure_cache.core.policy_file import read_guarded
 from secure_cache.identity.fetch import KeyFetcher
@@ -21,6 +22,7 @@ from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.policy.decision import Decision
 from secure_cache.policy.parse import parse_policy
 from secure_cache.settings import Settings
+from secure_cache.tlog.fsck import Report, fsck
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +115,32 @@ def open_offline(settings: Settings, clock: Clock) -> Offline:
         now=clock(),
     )
     return Offline(settings, policy, load_keystore(settings.keys), clock)
+
+
+async def check_log(settings: Settings, *, wait: Callable[[], Awaitable[None]]) -> Report:
+    """Derive the whole log anew from its entries, and compare.
+
+    Differences are looked for twice: beside a running server, one look may fall between two of
+    its writes.
+
+    Args:
+        settings: of the installation.
+        wait: called between the two looks.
+
+    Raises:
+        Misconfigured: the keys or the store's folder are not there.
+        StorageUnavailable, StorageForbidden: the store cannot be read, so nothing is known.
+    """
+    signer = load_keystore(settings.keys).log
+    async with opened(open_stores(settings.storage)) as stores:
+        for look_again in (True, False):
+            report = await fsck(
+                tiles=stores.tiles,
+                head=stores.head,
+                verifiers=[signer.verifier],
+                origin=signer.name,
+            )
+            if not report.findings or not look_again:
+                break
+            await wait()
+        return report
