@@ -5,7 +5,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 import click
@@ -80,10 +80,7 @@ def _tell(error: BaseException) -> Exit:
         case KeyboardInterrupt() | click.Abort():
             return Exit.INTERRUPTED
         case errors.InvalidPolicy(findings=[_, *_] as findings):
-            for finding in findings[:_MAX_FINDINGS]:
-                complain(str(finding))
-            if len(findings) > _MAX_FINDINGS:
-                complain(f"{len(findings) - _MAX_FINDINGS} more findings are not shown")
+            _tell_findings(findings)
         case errors.SecureCacheError():
             complain(str(error) or error.title)
         case OSError():
@@ -97,6 +94,15 @@ def _tell(error: BaseException) -> Exit:
             )
             return Exit.INTEGRITY
     return exit_code(error)
+
+
+def _tell_findings(findings: Sequence[object]) -> None:
+    """A line for each error; warnings would only hide them."""
+    refused = [item for item in findings if getattr(item, "severity", "error") == "error"]
+    for finding in refused[:_MAX_FINDINGS]:
+        complain(str(finding))
+    if len(refused) > _MAX_FINDINGS:
+        complain(f"{len(refused) - _MAX_FINDINGS} more errors are not shown")
 
 
 def _tell_usage(error: click.ClickException) -> Exit:

@@ -1,13 +1,17 @@
 """`secure-cache keys`."""
 
+import math
+
 import click
 
 from secure_cache.cli.boundary import note
 from secure_cache.cli.options import DURATION, config_option, json_option, print_json
 from secure_cache.core.keystore import Keystore, load_keystore, revoke, rotate
-from secure_cache.model.clock import system_clock
+from secure_cache.model.clock import rfc3339, system_clock
 from secure_cache.provenance.keys import PublicKey
 from secure_cache.settings import Settings
+
+_SHORTEST_LEAD_SECONDS = 10
 
 
 @click.group("keys")
@@ -56,7 +60,8 @@ def show_keys(settings: Settings, *, public: bool, vkey: bool, as_json: bool) ->
 @click.option(
     "--lead",
     type=DURATION,
-    help="The new key signs only after so long, so that verifiers can learn it first.",
+    help="The new key signs only after so long, so that every server has read it before it"
+    " meets its first signature. By default long enough for token keys, and none for entry keys.",
 )
 @click.option("--overlap", type=DURATION, help="How long the old key is still good afterwards.")
 @config_option
@@ -69,11 +74,12 @@ def rotate_key(settings: Settings, kind: str, lead: int | None, overlap: int | N
         settings.keys,
         kind,
         system_clock(),
-        lead_seconds=lead or 0,
+        lead_seconds=_lead(settings, kind) if lead is None else lead,
         overlap_seconds=overlap,
     )
     click.echo(fresh.keyid)
-    note(f"The new {kind} key is in use; the one before is retired and can still be verified.")
+    note(f"The new {kind} key signs from {rfc3339(fresh.not_before)} on.")
+    note("The one before it is retired: what it has signed can still be verified.")
 
 
 @keys_command.command("revoke")
@@ -84,6 +90,12 @@ def revoke_key(settings: Settings, key_id: str) -> None:
     revoked = revoke(settings.keys, key_id, system_clock())
     click.echo(revoked.keyid)
     note("Revoked. Entries or tokens that it signed are refused from now on, whatever their date.")
+
+
+def _lead(settings: Settings, kind: str) -> int:
+    """An unknown entry key makes a server read its keys again; an unknown token key is a 401."""
+    looks = math.ceil(2 * settings.policy_poll_seconds)
+    return max(_SHORTEST_LEAD_SECONDS, looks) if kind == "token" else 0
 
 
 def _all(keystore: Keystore) -> list[tuple[str, PublicKey]]:

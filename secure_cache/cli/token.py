@@ -1,5 +1,6 @@
 """`secure-cache token`. No token is ever an argument: the process list shows those to everybody."""
 
+import json
 import os
 import sys
 import uuid
@@ -213,7 +214,7 @@ def _expiry(parsed: UnverifiedToken) -> str:
 
 def _shown(value: object) -> str:
     """One line of printable text, whatever a stranger's claim holds."""
-    return value if isinstance(value, str) and value.isprintable() else ascii(value)
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 def _read_token(file: str | None) -> str:

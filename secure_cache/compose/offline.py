@@ -113,6 +113,7 @@ def open_offline(settings: Settings, clock: Clock) -> Offline:
         name=str(settings.policy),
         presets=load_presets(),
         now=clock(),
+        tests=None if settings.policy_tests is None else read_guarded(settings.policy_tests),
     )
     return Offline(settings, policy, load_keystore(settings.keys), clock)
 

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from secure_cache.compose.offline import open_offline
 from secure_cache.http.connection_limits import ConnectionLimits
 from secure_cache.http.server import AppSource, ServerOptions
 from secure_cache.http.supervisor import Hooks, run
+from secure_cache.model.clock import system_clock
+from secure_cache.model.errors import Broken
 from secure_cache.observability.logging import configure_logging
 from secure_cache.observability.multiprocess import forget_worker, shared_numbers
 from secure_cache.settings import Settings
@@ -54,9 +57,20 @@ def serve(config: Path, settings: Settings, on_ready: Callable[[str], None]) -> 
     Raises:
         Misconfigured, Unavailable, Broken: it can not start; says why.
     """
+    # Once here, so that a bad policy or key is told once, and not by each worker.
+    open_offline(settings, system_clock)
     source = AppSource(factory=FACTORY, argument=str(config.absolute()))
-    options = server_options(settings)
     configure_logging(style=settings.logging.format, level=settings.logging.level)
+    try:
+        _run(source, server_options(settings), on_ready)
+    except Broken as error:
+        raise Broken(
+            f"{settings.storage.path}: {error}: run `secure-cache log fsck --config {config}`,"
+            " restore from a backup what is damaged or missing, and never begin the log anew"
+        ) from error
+
+
+def _run(source: AppSource, options: ServerOptions, on_ready: Callable[[str], None]) -> None:
     if options.workers == 1:
         run(source, options, Hooks(on_ready=on_ready))
         return
