@@ -1,10 +1,12 @@
 """The one place where a token is taken out of a request."""
 
+import re
 from collections.abc import Iterable
 
 from secure_cache.model.errors import InvalidToken
 
 MAX_TOKEN_BYTES = 8192
+_PRINTABLE = re.compile(rb"[!-~]+")
 
 
 def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -31,6 +33,6 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     token = token.strip(b" ")
     if not token:
         return None
-    if not token.isascii() or any(byte <= 32 or byte == 127 for byte in token):
+    if _PRINTABLE.fullmatch(token) is None:
         raise InvalidToken("the token holds characters that no token has")
     return token.decode("ascii")

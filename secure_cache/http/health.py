@@ -26,7 +26,8 @@ def health_routes(services: Services) -> list[HTTPRouteHandler]:
         if not services.metrics_public:
             await _require_auditor(services.access, request)
         content_type, text = services.metrics()
-        return Response(text, media_type=content_type)
+        # The framework adds the charset to every text by itself.
+        return Response(text, media_type=content_type.removesuffix("; charset=utf-8"))
 
     return [healthz, readyz, metrics]
 

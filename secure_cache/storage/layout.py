@@ -15,6 +15,7 @@ The key is hashed because file systems that fold case would let `aB` meet `Ab`.
 
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from secure_cache.model.names import Key, Namespace
 
@@ -24,6 +25,7 @@ PENDING_PREFIX = "pending/"
 POLICY_PREFIX = "policy/"
 KEYS_PREFIX = "keys/"
 LOG_PREFIX = "log/"
+_DAY_SECONDS = 86_400
 
 
 def artifact(entry_id: str, stored_at: int) -> str:
@@ -66,4 +68,9 @@ def log_version(number: int) -> str:
 
 
 def _day(timestamp: int) -> str:
-    return datetime.fromtimestamp(timestamp, tz=UTC).strftime("%Y-%m-%d")
+    return _name_of_day(timestamp // _DAY_SECONDS)
+
+
+@lru_cache(maxsize=512)
+def _name_of_day(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_SECONDS, tz=UTC).strftime("%Y-%m-%d")
