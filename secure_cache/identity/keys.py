@@ -21,7 +21,7 @@ from secure_cache.model.strict_json import JsonValue, load_strict_object
 
 MAX_SET_BYTES = 512 * 1024
 MAX_KEYS = 100
-KID: Final = re.compile(r"[A-Za-z0-9._=+:-]{1,256}")
+KID: Final = re.compile(r"[A-Za-z0-9._=+:@-]{1,256}")
 
 _RSA_BITS = range(2048, 8193)
 _ALGORITHMS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {

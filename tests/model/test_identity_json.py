@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from fakes.patience import patient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,7 @@ scalar = (
 claims = st.dictionaries(name, scalar | st.lists(scalar, max_size=4).map(tuple), max_size=6)
 
 
+@patient
 @given(
     claims=claims.map(lambda c: tuple(sorted(c.items(), key=lambda item: item[0]))),
     issuer=name,

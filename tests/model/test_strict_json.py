@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from fakes.patience import patient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,11 +103,13 @@ plain = st.recursive(
 )
 
 
+@patient
 @given(plain)
 def test_what_json_writes_is_read_back(value):
     assert load_strict_json(json.dumps(value).encode(), max_bytes=10**6, max_depth=20) == value
 
 
+@patient
 @given(st.binary(max_size=40))
 def test_no_bytes_make_it_raise_anything_but_a_value_error(data):
     try:
