@@ -87,7 +87,10 @@ class StripedLocks:
 
 
 class FlockTurn:
-    """The Turn port for the processes of one machine. The kernel ends a dead process's turn."""
+    """The Turn port for the processes of one machine. The kernel ends a dead process's turn.
+
+    The file at `path` is made when it is missing, its folder is not; it is never removed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -80,7 +80,14 @@ class FileUpload:
     async def commit(self, *, size: int, digest: Digest | None = None) -> Committed:
         await self._settle()
         block = self._take_block()
-        return await to_thread.run_sync(self._finish, block, size, digest, limiter=self._limiter)
+        try:
+            return await to_thread.run_sync(
+                self._finish, block, size, digest, limiter=self._limiter
+            )
+        except SecureCacheError as error:
+            # Part of the block may be written and not hashed: nothing may be committed any more.
+            self._failure = error
+            raise
 
     def _keep(self, piece: memoryview) -> None:
         """Large pieces are kept as they came, without a copy; small ones are joined, or a client
@@ -139,7 +146,11 @@ class FileUpload:
             return Committed(self._folder.create(self._name, block), written)
         self._write_block(block)
         written = self._verified(size, digest)
-        return Committed(self._folder.publish(self._draft, self._name), written)
+        draft, self._draft = self._draft, None
+        try:
+            return Committed(self._folder.publish(draft, self._name), written)
+        finally:
+            draft.close()
 
     def _verified(self, size: int, digest: Digest | None) -> Digest:
         written = Digest(self._hash.digest())

@@ -13,6 +13,7 @@ import pytest
 from secure_cache.model.errors import (
     AlreadyExists,
     CorruptObject,
+    DigestMismatch,
     Misconfigured,
     NotFound,
     StorageForbidden,
@@ -171,6 +172,17 @@ async def test_a_failed_fsync_ends_all_writing_and_tells_the_process(tmp_path, m
     assert len(told) == 1
     assert drafts(store) == []
     await store.close()
+
+
+async def test_an_upload_whose_commit_failed_can_not_be_committed_after_all(store):
+    async with store.begin_upload("a") as incoming:
+        await incoming.write(b"x" * 3_000_000)
+        with pytest.raises(DigestMismatch):
+            await incoming.commit(size=1)
+        with pytest.raises(DigestMismatch):
+            await incoming.commit(size=3_000_000)
+    with pytest.raises(NotFound):
+        await store.head("a")
 
 
 async def test_an_upload_that_was_open_when_an_fsync_failed_can_not_commit(store, monkeypatch):
