@@ -2,8 +2,8 @@
 
 import anyio
 import pytest
-
 from fakes.cache_world import POLICY, cache_world
+
 from secure_cache.model.errors import AlreadyExists, Denied, NotFound
 
 pytestmark = pytest.mark.anyio
@@ -82,7 +82,9 @@ async def test_of_fifty_writers_of_one_key_exactly_one_succeeds_and_all_read_its
 
 async def test_an_entry_written_before_a_namespace_became_trusted_is_not_trusted():
     async with cache_world() as world:
-        world.edit(POLICY.replace("branch: main }, tier: trusted", "branch: master }, tier: trusted"))
+        world.edit(
+            POLICY.replace("branch: main }, tier: trusted", "branch: master }, tier: trusted")
+        )
         await world.store(world.caller(branch="main"), "123", POISON)
         world.edit(POLICY)
 

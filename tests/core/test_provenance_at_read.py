@@ -1,18 +1,21 @@
-"""Promise 3: nothing is served that does not verify, that nobody trusts today, or that is revoked."""
+"""Promise 3: nothing is served that does not verify, is not trusted today, or is revoked."""
 
 import os
 
 import anyio
 import pytest
-
 from fakes.cache_world import POLICY, cache_world
+
 from secure_cache.model.entry import CHUNK_BYTES
-from secure_cache.model.errors import CorruptObject, Denied, NotFound
+from secure_cache.model.errors import CorruptObject, Denied, NotFound, SecureCacheError
 from secure_cache.storage import layout
 
 pytestmark = pytest.mark.anyio
 
-REVOKED = POLICY + "revocations:\n  - { id: r1, match: { namespace: 'demo:branch/main' }, reason: test }\n"
+REVOKED = (
+    POLICY
+    + "revocations:\n  - { id: r1, match: { namespace: 'demo:branch/main' }, reason: test }\n"
+)
 
 
 def objects(store):
@@ -122,7 +125,7 @@ async def test_a_revocation_hides_what_was_written_and_the_key_can_be_written_ag
     async with cache_world() as world:
         main = world.caller(branch="main")
         await world.store(main, "1", b"first")
-        world.edit(REVOKED.replace('reason:', f"until: '{stamp(world)}', reason:"))
+        world.edit(REVOKED.replace("reason:", f"until: '{stamp(world)}', reason:"))
         world.clock.advance(60)
         main = world.caller(branch="main")
         with pytest.raises(NotFound):
@@ -205,7 +208,7 @@ async def test_a_reader_that_is_slow_gets_no_byte_of_a_file_that_changes_under_i
                         await tamper(world.stores["artifacts"], name, lambda _: b"x" * len(data))
                     received += block
 
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(SecureCacheError) as caught:
             await read()
 
         assert caught.value.code in {"corrupt", "version-mismatch"}

@@ -4,9 +4,9 @@ import os
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from fakes.clock import HeldClock
 from fakes.faults import FaultyStore
+
 from secure_cache.core.access import Caller
 from secure_cache.core.catalog import Catalog
 from secure_cache.core.get import Get
@@ -55,9 +55,7 @@ class World:
         self.key = key or Ed25519PrivateKey.generate()
         self.signer = Ed25519Signer(self.key)
         self.ring = ring_of(
-            [
-                PublicKey(Algorithm.ED25519, self.signer.public_pem, int(self.clock()) - 60)
-            ]
+            [PublicKey(Algorithm.ED25519, self.signer.public_pem, int(self.clock()) - 60)]
         )
         self.note_signer = Ed25519NoteSigner("cache.acme.example/log", b"\7" * 32)
         self.edit(POLICY)

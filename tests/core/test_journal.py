@@ -1,0 +1,109 @@
+"""Promise 4: policies and keys that take effect are told to the log, each at least once."""
+
+from contextlib import suppress
+
+import pytest
+from fakes.cache_world import POLICY, cache_world
+from fakes.faults import MUTATION_FAULTS, FailOnce, no_faults
+
+from secure_cache.core.journal import Journal
+from secure_cache.model.digest import Digest
+from secure_cache.model.errors import SecureCacheError
+from secure_cache.provenance.event import EntryQuarantined, EntryRemoved, PolicyTookEffect
+from secure_cache.provenance.verify import VerifiedEvent, verify_statement
+from secure_cache.storage import layout
+
+pytestmark = pytest.mark.anyio
+
+
+async def told(world):
+    await world.log.flush()
+    events = []
+    async for _, leaf in world.log.entries():
+        statement = verify_statement(leaf, world.ring)
+        if isinstance(statement, VerifiedEvent):
+            events.append(statement.event.what)
+    return events
+
+
+async def test_a_policy_is_told_once_however_many_processes_start_with_it():
+    async with cache_world() as world:
+        for _ in range(3):
+            await world.journal.policy_in_force(b"first")
+        await world.journal.policy_in_force(b"second")
+        await world.journal.policy_in_force(b"first")
+
+        assert await told(world) == [
+            PolicyTookEffect(Digest.of(b"first"), 1, None),
+            PolicyTookEffect(Digest.of(b"second"), 2, Digest.of(b"first")),
+            PolicyTookEffect(Digest.of(b"first"), 3, Digest.of(b"second")),
+        ]
+
+
+@pytest.mark.parametrize("fault", MUTATION_FAULTS, ids=["before", "lost-before", "lost-after"])
+@pytest.mark.parametrize(
+    ("store", "prefix", "nth"), [("state", "policy/", 1), ("state", "policy/", 2), ("head", "", 1)]
+)
+async def test_a_failure_at_any_step_leaves_no_policy_untold(store, prefix, nth, fault):
+    async with cache_world() as world:
+        plan = FailOnce(fault, "create", prefix, nth)
+        world.stores[store].plan = plan
+        with suppress(SecureCacheError):
+            await world.journal.policy_in_force(b"first")
+        world.stores[store].plan = no_faults
+        assert plan.happened
+        await world.journal.policy_in_force(b"first")
+
+        assert PolicyTookEffect(Digest.of(b"first"), 1, None) in await told(world)
+
+
+async def test_the_policy_that_was_told_can_be_read_back_for_the_auditor():
+    async with cache_world() as world:
+        await world.journal.policy_in_force(POLICY.encode())
+        stored = await world.stores["state"].get(layout.policy_version(1), max_bytes=1 << 20)
+
+        assert stored.data == POLICY.encode()
+
+
+async def test_keys_are_told_with_what_changed():
+    async with cache_world() as world:
+        await world.journal.keys_in_force(world.ring)
+        await world.journal.keys_in_force(world.ring)
+        (event,) = await told(world)
+
+        assert event.added == (world.signer.keyid,)
+        assert event.ring == world.ring.digest
+
+
+async def test_a_quarantine_and_a_replacement_are_told():
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        first = await world.store(main, "1", b"first")
+        await world.stores["artifacts"].delete(layout.artifact(first.entry_id, first.stored_at))
+        with pytest.raises(SecureCacheError):
+            await world.fetch(main, "1")
+        second = await world.store(main, "1", b"second")
+        quarantined, removed = await told(world)
+
+        assert isinstance(quarantined, EntryQuarantined)
+        assert quarantined.entry_id == first.entry_id
+        assert isinstance(removed, EntryRemoved)
+        assert (removed.entry_id, removed.replaced_by) == (first.entry_id, second.entry_id)
+
+
+async def test_a_log_that_is_full_does_not_undo_a_quarantine():
+    class Full:
+        async def append(self, leaf):
+            raise SecureCacheError("full")
+
+    async with cache_world() as world:
+        journal = Journal(
+            log=Full(),
+            state=world.stores["state"],
+            signer=lambda: world.signer,
+            clock=world.clock,
+            server="secure-cache/test",
+        )
+        entry = await world.store(world.caller(branch="main"), "1", b"first")
+
+        await journal.quarantined(entry, "a\nreason")

@@ -1,0 +1,120 @@
+"""Hot reload: a good edit acts, a bad one never does, a half-written one is never read."""
+
+import pytest
+from fakes.cache_world import POLICY
+from fakes.clock import HeldClock
+
+from secure_cache.core.policy_file import PolicyFile, PolicyFiles
+from secure_cache.core.telemetry import Silent
+from secure_cache.identity.presets import load_presets
+from secure_cache.model.errors import Misconfigured
+
+OTHER = POLICY.replace("branch: main }", "branch: trunk }")
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def holder(path):
+    return make(path)
+
+
+def make(path, **kwargs):
+    return PolicyFile(
+        PolicyFiles(path, **kwargs), presets=load_presets(), clock=HeldClock(), telemetry=Silent()
+    )
+
+
+def test_an_edit_takes_effect_at_the_second_look(path, holder):
+    before = holder.current
+    path.write_text(OTHER)
+    assert not holder.look()
+    assert holder.look()
+
+    assert holder.current.sha256 != before.sha256
+
+
+def test_a_file_that_still_changes_is_not_read(path, holder):
+    before = holder.current
+    for end in range(200, len(OTHER), 37):
+        path.write_text(OTHER[:end])
+        assert not holder.look()
+
+    assert holder.current is before
+
+
+@pytest.mark.parametrize("bad", ["", "version: 1\n", OTHER + "surprise: 1\n", "\x00", "{"])
+def test_a_bad_file_keeps_the_last_good_one_and_says_so(path, holder, bad):
+    before = holder.current
+    path.write_text(bad)
+    holder.look()
+    assert not holder.look()
+    assert holder.current is before
+    assert holder.trouble
+
+    path.write_text(OTHER)
+    holder.look()
+    assert holder.look()
+    assert holder.trouble is None
+
+
+def test_a_file_that_vanishes_keeps_the_last_good_one(path, holder):
+    before = holder.current
+    path.unlink()
+    holder.look()
+    holder.look()
+
+    assert holder.current is before
+    assert "cannot be read" in holder.trouble
+
+
+def test_going_back_to_the_file_in_force_clears_the_trouble(path, holder):
+    path.rename(path.with_suffix(".aside"))
+    holder.look()
+    assert holder.trouble
+    path.with_suffix(".aside").rename(path)
+    holder.look()
+    holder.look()
+    holder.look()
+
+    assert holder.trouble is None
+
+
+def test_a_file_that_others_may_write_is_refused(path):
+    path.chmod(0o666)
+
+    with pytest.raises(Misconfigured, match="chmod go-w"):
+        make(path)
+
+
+def test_required_tests_must_pass_before_a_policy_takes_effect(path, tmp_path):
+    tests = tmp_path / "policy_test.yaml"
+    tests.write_text(
+        "version: 1\n"
+        "base: { iss: self, prj: demo }\n"
+        "cases:\n"
+        "  - { name: main, claims: { branch: main }, expect: { rule: main, write: branch/main,"
+        " read: [branch/main] } }\n"
+    )
+    tests.chmod(0o600)
+    holder = make(path, tests=tests)
+    before = holder.current
+    path.write_text("require_tests: true\n" + OTHER)
+    holder.look()
+    holder.look()
+
+    assert holder.current is before
+    assert holder.trouble
+
+
+def test_a_touched_file_with_the_same_bytes_changes_nothing(path, holder):
+    path.write_text(POLICY)
+    holder.look()
+
+    assert not holder.look()
