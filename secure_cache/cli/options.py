@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +15,19 @@ from secure_cache.cli.duration import Duration
 from secure_cache.settings import Settings, load_settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_R = TypeVar("_R")
 
 DURATION = Duration()
 
 
-def config_option(command: _F) -> _F:
-    """`--config`, given to the command as `settings`."""
+def config_option(command: Callable[..., _R]) -> Callable[..., _R]:
+    """`--config`, given to the command as `settings`: read after the command line was parsed, so
+    that a typing error in it is told first."""
+
+    @wraps(command)
+    def with_settings(*arguments: Any, settings: Path, **options: Any) -> _R:
+        return command(*arguments, settings=read_settings(settings), **options)
+
     return click.option(
         "--config",
         "settings",
@@ -28,9 +36,8 @@ def config_option(command: _F) -> _F:
         envvar="SECURE_CACHE_CONFIG",
         show_envvar=True,
         show_default=True,
-        callback=lambda _context, _parameter, path: read_settings(path),
         help="The settings file that `secure-cache init` wrote.",
-    )(command)
+    )(with_settings)
 
 
 def read_settings(path: Path) -> Settings:
