@@ -23,10 +23,10 @@ def write_private_file(path: Path, data: bytes) -> None:
     3. rename                                  crash: the old file or the new, each whole
     4. fsync of the folder
     """
+    # mkstemp gives mode 0600, whatever the umask.
     handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -198,6 +198,20 @@ def test_a_manifest_of_another_form_is_refused(folder, change):
         load_keystore(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"keyid": "ab" * 32}, {"extra": 1}, {"status": "revoke"}, {"notBefore": 0}, {"pem": "x"}],
+    ids=str,
+)
+@pytest.mark.parametrize("which", ["entry", "token"])
+def test_a_key_of_another_form_in_the_manifest_is_refused(folder, which, change):
+    document = json.loads((folder / "keys.json").read_text())
+    document[which][0] |= change
+    (folder / "keys.json").write_text(json.dumps(document))
+    with pytest.raises(Misconfigured, match=r"keys\.json"):
+        load_keystore(folder)
+
+
 def test_the_log_key_is_read_by_the_form_of_gos_note_tools(folder):
     text = (folder / "log.key").read_text()
     prefix, hash_and_key = text.strip().split(f"+{ORIGIN}+")
@@ -317,6 +331,15 @@ def test_revoking_the_key_of_a_coming_rotation_does_not_leave_the_server_mute(fo
     keystore = load_keystore(folder)
     for at in (NOW + DAY + 60, NOW + 10 * DAY):
         assert keystore.entry_signer(at).keyid != coming.keyid
+
+
+def test_revoking_the_signing_key_before_a_coming_rotation_does_not_leave_the_server_mute(folder):
+    signing = load_keystore(folder).entry_signer(NOW).keyid
+    coming = rotate(folder, "entry", NOW + DAY, lead_seconds=DAY)
+    revoke(folder, signing, NOW + DAY + 60)
+    keystore = load_keystore(folder)
+    assert keystore.entry_signer(NOW + DAY + 60).keyid not in {signing, coming.keyid}
+    assert keystore.entry_signer(NOW + 3 * DAY).keyid == coming.keyid
 
 
 def test_a_key_that_is_not_there_cannot_be_revoked(folder):
