@@ -415,7 +415,7 @@ async def check_log(store, signer, *, acked=(), roots=None, fanout=256):
         raise Judged(f"lost: {len(set(acked) - set(entries))} acknowledged entries")
     for size, root in (roots or {}).items():
         if size > checkpoint.size or await reader.root_at(size) != root:
-            raise Judged(f"what was signed at {size} entries is not in the history")
+            raise Judged(f"fork: what was signed at {size} entries is not in the history")
     report = await fsck(
         tiles=store, head=store, verifiers=[signer.verifier], origin=signer.name, fanout=fanout
     )
