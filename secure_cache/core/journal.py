@@ -7,16 +7,13 @@ process to look tells it, so that every one is told at least once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import structlog
 
 from secure_cache.model.clock import Clock
 from secure_cache.model.digest import Digest
 from secure_cache.model.entry import Entry
 from secure_cache.model.errors import AlreadyExists, CorruptObject, NotFound, SecureCacheError
-from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.event import (
     EntryQuarantined,
     EntryRemoved,
@@ -181,20 +178,10 @@ def _keys_changed(before: _Version, after: _Version) -> Happening:
 
 
 def _decode_ring(data: bytes) -> KeyRing:
-    """Read back what `KeyRing.encode` wrote.
-
-    Raises:
-        CorruptObject: it is not that.
-    """
     try:
-        document = load_strict_object(data, max_bytes=_MAX_VERSION_BYTES)
-        keys = msgspec.convert(document.get("keys"), list[dict[str, Any]])
-        ring = ring_of(PublicKey.from_document(key) for key in keys)
+        return KeyRing.decode(data)
     except ValueError as error:
         raise CorruptObject(f"a stored key ring is not well formed: {error}") from error
-    if ring.encode() != data:
-        raise CorruptObject("a stored key ring is not in its canonical form")
-    return ring
 
 
 def _with_status(keys: list[PublicKey], status: KeyStatus) -> tuple[str, ...]:
