@@ -68,6 +68,18 @@ class When:
             self.pattern is None or self.pattern.matches(context.name)
         )
 
+    def owns(self, kind: str, namespace_id: str) -> bool:
+        """True when the namespace is by its own name one of those that this speaks of."""
+        if self.pattern is None:
+            return False
+        if self.kind is ContextKind.BRANCH:
+            return kind == "branch" and self.pattern.matches(namespace_id)
+        # `<base>/<name of the queued merge>`, and the latter never has a slash.
+        base = namespace_id.rpartition("/")[0]
+        return (
+            self.kind is ContextKind.MERGE_QUEUE and kind == "queue" and self.pattern.matches(base)
+        )
+
     def covers(self, other: "When") -> bool:
         """True when every job that `other` speaks of is one of these."""
         if self.kind is not other.kind:

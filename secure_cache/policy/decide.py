@@ -88,11 +88,12 @@ def grant(tables: Tables, job: Job, rule: Rule) -> Decision:
     reason = f"rule {rule.name}"
     write = None
     if rule.writes and job.own is not None:
-        reserved = job.project.tiers.of_namespace(job.own)
-        if reserved is rule.tier:
+        tiers = job.project.tiers
+        if tiers.may_write(rule.when, rule.tier, job.own):
             write = job.own
         else:
-            reason += f"; it may not write its namespace, which is kept for {reserved} jobs"
+            keeper = tiers.of_namespace(job.own)
+            reason += f"; it may not write its namespace, which is kept for {keeper} jobs"
     return Decision(
         allowed=True,
         reason=reason,

@@ -18,7 +18,6 @@ from secure_cache.model.identity import ContextKind
 from secure_cache.model.names import Namespace
 from secure_cache.model.tiers import Tier
 from secure_cache.policy.conditions import When
-from secure_cache.policy.pattern import Pattern
 
 TIERED_KINDS = frozenset({ContextKind.BRANCH, ContextKind.MERGE_QUEUE})
 
@@ -28,45 +27,33 @@ class NamespaceTiers:
     """The tiers of one project's namespaces.
 
     Attributes:
-        branches: patterns above contributor with their tiers, highest first.
-        queues: the same for the base branches of merge queues.
+        raised: what is above contributor, highest first.
     """
 
-    branches: tuple[tuple[Pattern, Tier], ...]
-    queues: tuple[tuple[Pattern, Tier], ...]
+    raised: tuple[tuple[When, Tier], ...]
 
     @classmethod
     def of(cls, rules: Iterable[tuple[When, Tier]]) -> Self:
         """From a ruleset's conditions. Rules that do not write count too: they reserve."""
-        tiered = sorted(rules, key=lambda rule: -rule[1])
-
-        def patterns(kind: ContextKind) -> tuple[tuple[Pattern, Tier], ...]:
-            return tuple(
-                (when.pattern, tier)
-                for when, tier in tiered
-                if when.kind is kind and when.pattern is not None and tier > Tier.CONTRIBUTOR
-            )
-
-        return cls(patterns(ContextKind.BRANCH), patterns(ContextKind.MERGE_QUEUE))
+        above = [rule for rule in rules if rule[1] > Tier.CONTRIBUTOR]
+        return cls(tuple(sorted(above, key=lambda rule: -rule[1])))
 
     def tier(self, kind: str, namespace_id: str) -> Tier:
         """The one tier that may write this namespace."""
-        if kind == "branch":
-            return _first(self.branches, namespace_id)
-        if kind == "queue":
-            # `<base>/<name of the queued merge>`, and the latter never has a slash.
-            return _first(self.queues, namespace_id.rpartition("/")[0])
+        for when, tier in self.raised:
+            if when.owns(kind, namespace_id):
+                return tier
         return Tier.CONTRIBUTOR
 
     def of_namespace(self, namespace: Namespace) -> Tier:
         return self.tier(namespace.kind, namespace.id)
 
+    def may_write(self, when: When, tier: Tier, namespace: Namespace) -> bool:
+        """True when a rule may give this namespace to a job: at the namespace's own tier, and,
+        above contributor, only a namespace that the rule itself speaks of."""
+        if self.of_namespace(namespace) is not tier:
+            return False
+        return tier is Tier.CONTRIBUTOR or when.owns(namespace.kind, namespace.id)
+
     def trusts_branch(self, branch: str) -> bool:
-        return _first(self.branches, branch) is Tier.TRUSTED
-
-
-def _first(patterns: tuple[tuple[Pattern, Tier], ...], name: str) -> Tier:
-    for pattern, tier in patterns:
-        if pattern.matches(name):
-            return tier
-    return Tier.CONTRIBUTOR
+        return self.tier("branch", branch) is Tier.TRUSTED
