@@ -75,6 +75,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._phase = _Phase.BETWEEN
         self._head_bytes = 0
         self._head_fed = 0
+        self._ended_one = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._running: RequestResponseCycle | None = None
         self._owed: SecureCacheError | None = None
@@ -148,8 +149,8 @@ class HardenedProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self.idle.pop(self, None)
-        before = self._phase
-        if before is _Phase.BETWEEN:
+        self._ended_one = False
+        if self._phase is _Phase.BETWEEN:
             self._phase = _Phase.HEAD
         try:
             self.parser.feed_data(data)
@@ -162,12 +163,12 @@ class HardenedProtocol(HttpToolsProtocol):
                 cause = Malformed("not a well-formed HTTP/1.1 request")
             self._refuse(cause)
             return
-        self._after_feeding(before, len(data))
+        self._after_feeding(len(data))
 
-    def _after_feeding(self, before: _Phase, size: int) -> None:
+    def _after_feeding(self, size: int) -> None:
         if self._phase is _Phase.HEAD:
             # What the parser holds of an unfinished header has not passed `on_header` yet.
-            self._head_fed = self._head_fed + size if before is _Phase.HEAD else 0
+            self._head_fed = 0 if self._ended_one else self._head_fed + size
             if self._head_fed > self.limits.max_header_bytes:
                 self._refuse(TooLarge("the request's headers are too large"))
             elif "head" not in self._timers:
@@ -223,6 +224,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._phase = _Phase.BETWEEN
+        self._ended_one = True
         self._head_fed = 0
         self._disarm("body")
         super().on_message_complete()

@@ -227,6 +227,8 @@ class _Supervisor:
 
     def _end(self) -> None:
         self._signals = min(self._signals, 1)
+        # Open here, the kernel would go on queueing connections that nobody will accept.
+        self._listener.close()
         for worker in self._workers.values():
             worker.popen.terminate()
         end = time.monotonic() + longest_end_seconds(self._options)

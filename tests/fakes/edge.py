@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -108,7 +109,7 @@ def status_of(answer):
 
 def statuses(answer):
     """Of all answers in a stream of them."""
-    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 ([0-9]{3}) [A-Z]", answer)]
 
 
 def launch(app=None, *, limits=None, **options):
