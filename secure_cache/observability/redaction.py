@@ -37,13 +37,13 @@ _SECRET_NAMES = frozenset(
 _SECRETS = re.compile(
     r"""
       -----BEGIN[A-Z ]*PRIVATE\ KEY-----.*          # PEM, to the end of the text
-    | \beyJ[A-Za-z0-9_=-]{6,}(?:\.[A-Za-z0-9_=-]*)* # a JWT, or the start of one
-    | \bcch_[A-Za-z0-9_.=-]+                        # our own opaque tokens
-    | \bgh[a-z]_[A-Za-z0-9]{16,}                    # GitHub
-    | \bgithub_pat_[A-Za-z0-9_]{16,}
-    | \bgl[a-z]{2,8}-[A-Za-z0-9_.-]{16,}            # GitLab
-    | (?i:\b(?:bearer|basic|authorization)\b)[:=\s]+\S+(?:\s+\S+)?
-    | (?i:\b(?:AccountKey|SharedAccessSignature|sig|password|token)=)[^\s;&"']+
+    | eyJ[A-Za-z0-9_=-]{6,}(?:\.[A-Za-z0-9_=-]*)* # a JWT, or the start of one
+    | cch_[A-Za-z0-9_.=-]+                        # our own opaque tokens
+    | gh[a-z]_[A-Za-z0-9]{16,}                    # GitHub
+    | github_pat_[A-Za-z0-9_]{16,}
+    | gl[a-z]{2,8}-[A-Za-z0-9_.-]{16,}            # GitLab
+    | (?i:bearer|basic|authorization)[:=\s]+\S+(?:\s+\S+)?
+    | (?i:(?:AccountKey|SharedAccessSignature|sig|password|token)=)[^\s;&"']+
     """,
     re.VERBOSE | re.DOTALL,
 )
