@@ -63,10 +63,12 @@ def grow(edge: Edge, tail: bytes, leaves: Sequence[bytes]) -> Growth:
     for number, at in enumerate(range(0, len(entries), edge.fanout), first):
         part = entries[at : at + edge.fanout]
         bundle = encode_bundle(part)
+        if decode_bundle(bundle) != part:
+            raise LogInconsistent("an entry bundle does not hold what went into it")
         hashes += leaf_hashes(bundle)
         name = tile_name(ENTRIES, number, len(part), fanout=edge.fanout)
         bundles.append((name, bundle))
-    if len(hashes) != len(entries) or tuple(hashes[: len(known)]) != known:
+    if tuple(hashes[: len(known)]) != known:
         raise LogInconsistent("the last entry bundle does not hold the entries of the tree")
     after, tiles = edge.extend(hashes[len(known) :])
     is_full = after.size % edge.fanout == 0

@@ -231,7 +231,7 @@ class _Fsck:
     async def _bundle(self, number: int, width: int) -> tuple[bytes, ...] | None:
         """The leaf hashes of a bundle; of its tile when the bundle is of no use."""
         path = self._name(ENTRIES, number, width)
-        data = await self._any_form(ENTRIES, number, width)
+        data, _ = await self._any_form(ENTRIES, number, width)
         entries: tuple[bytes, ...] = ()
         if data is not None:
             try:
@@ -243,15 +243,16 @@ class _Fsck:
             return tuple(leaf_hash(entry) for entry in entries)
         if data is not None:
             self._find(path, f"has {len(entries)} entries, not {width}")
-        tile = await self._any_form(0, number, width)
+        tile, _ = await self._any_form(0, number, width)
         if tile is None or len(tile) < 32 * width:
             return None
         return tuple(tile[i : i + 32] for i in range(0, 32 * width, 32))
 
     async def _check_tile(self, level: int, index: int, hashes: tuple[bytes, ...]) -> None:
-        data = await self._any_form(level, index, len(hashes))
+        data, width = await self._any_form(level, index, len(hashes))
         expected = encode_hashes(hashes)
-        if data is not None and data[: len(expected)] != expected:
+        length = len(expected) // len(hashes) * width
+        if data is not None and not (data.startswith(expected) and len(data) == length):
             self._find(
                 self._name(level, index, len(hashes)), "is not what the entries below it give"
             )
@@ -270,18 +271,19 @@ class _Fsck:
             if data is not None and data != encode(items[:other]):
                 self._find(name, "is not the beginning of the tile", "delete it, then run again")
 
-    async def _any_form(self, level: int, index: int, width: int) -> bytes | None:
-        """A tile of at least `width`: its partial form may be gone once it is full."""
+    async def _any_form(self, level: int, index: int, width: int) -> tuple[bytes | None, int]:
+        """A tile of at least `width`, and the width that its name promises: its partial form may
+        be gone once it is full."""
         if width < self._fanout:
             name = self._name(level, index, width)
             data = await self._get(self._tiles, name, MAX_BUNDLE_BYTES, is_required=False)
             if data is not None:
-                return data
+                return data, width
             if self._fanout not in self._widths.get((level, index), ()):
                 self._find(name, "is missing")
-                return None
+                return None, width
         name = self._name(level, index, self._fanout)
-        return await self._get(self._tiles, name, MAX_BUNDLE_BYTES)
+        return await self._get(self._tiles, name, MAX_BUNDLE_BYTES), self._fanout
 
     def _check_root(self, checkpoint: Checkpoint) -> None:
         if self._peaks.root() != checkpoint.root:

@@ -86,7 +86,7 @@ class Sequencer:
         new_nonce: 128 random bits as hex, unique to each commit.
         publications: what this process knows of the checkpoint.
         cache: verified tiles.
-        rewrite_equal: see `objects.put_immutable`; for file systems, when helping.
+        rewrite_equal: for file systems, see `objects.put_immutable`.
         fanout: 256.
         on_commit: told of each commit that this replica has finished.
     """
@@ -150,7 +150,8 @@ class Sequencer:
         """The self-check at start and after every error.
 
         Signature, origin and key of the checkpoint; the head not behind it; equal sizes with
-        equal roots; the right edge under the root; the last bundle under its leaf hashes.
+        equal roots; the right edge under the root; the last bundle under its leaf hashes; no
+        commit beyond the head.
 
         Raises: as `step`.
         """
@@ -162,13 +163,22 @@ class Sequencer:
             await reader.bundle((published.size - 1) // self._fanout)
         if self._must_help(published, stored.head) and stored.head.previous() != published:
             await self._expect_progress(published, "the head does not follow the checkpoint")
+        await self._check_commits(published, stored.head)
         self._is_checked = True
+
+    async def _check_commits(self, published: Checkpoint, head: Head) -> None:
+        """No commit's copy is beyond the head: both head and checkpoint were not rolled back."""
+        async for info in self._tiles.list("commit/", start_after=layout.commit(head.size)):
+            now = await self._read_head(published)
+            if info.name > layout.commit(now.head.size):
+                raise LogInconsistent(f"the head was rolled back: {info.name} exists")
+            return
 
     async def _step(self) -> bool:
         published = (await self._publications.read()).checkpoint
         stored = await self._read_head(published)
         if self._must_help(published, stored.head):
-            return await self._help(published, stored.head)
+            return await self._help(published, stored)
         waiting = await self._backlog.look(stored.head)
         await self._remove(waiting.spent)
         if not waiting.ready:
@@ -182,14 +192,15 @@ class Sequencer:
         new = self._next_head(stored.head, batches, growth, waiting.boots)
         if not await self._commit(stored, new, growth):
             return True
-        await self._complete(new, growth, is_helping=False)
+        await self._complete(new, growth)
         return True
 
     def _must_help(self, published: Checkpoint, head: Head) -> bool:
         return published.size < head.size
 
-    async def _help(self, published: Checkpoint, head: Head) -> bool:
+    async def _help(self, published: Checkpoint, stored: StoredHead) -> bool:
         """Finish a commit that another replica, or we before a crash, have made."""
+        head = stored.head
         if head.previous() != published:
             return await self._expect_progress(published, "the head does not follow the checkpoint")
         try:
@@ -201,7 +212,11 @@ class Sequencer:
         counts = tuple(Batch(str(name), len(leaves)) for name, leaves in batches)
         if growth.root != head.root or counts != head.batches:
             raise LogInconsistent(f"the batches of commit {head.size} do not lead to its root")
-        await self._complete(head, growth, is_helping=True)
+        if self._rewrite_equal and not await swap(
+            self._head, layout.HEAD, head.encode(), expected=stored.version
+        ):
+            return True
+        await self._complete(head, growth)
         return True
 
     async def _commit(self, stored: StoredHead, new: Head, growth: Growth) -> bool:
@@ -209,14 +224,14 @@ class Sequencer:
         del growth
         return await swap(self._head, layout.HEAD, new.encode(), expected=stored.version)
 
-    async def _complete(self, head: Head, growth: Growth, *, is_helping: bool) -> None:
+    async def _complete(self, head: Head, growth: Growth) -> None:
         """S6 to S8, for a head that is committed."""
-        await self._write_objects(growth, is_helping=is_helping)
+        await self._write_objects(growth)
         await put_immutable(
             self._tiles,
             layout.commit(head.size),
             head.encode(),
-            rewrite_equal=self._rewrite_equal and is_helping,
+            rewrite_equal=self._rewrite_equal,
         )
         await self._publish(head, growth)
         self._ready = (head.checkpoint(), growth.after, growth.tail)
@@ -224,8 +239,8 @@ class Sequencer:
         await self._remove(BatchName.parse(batch.name) for batch in head.batches)
         await self._remove_partials(growth)
 
-    async def _write_objects(self, growth: Growth, *, is_helping: bool) -> None:
-        rewrite = self._rewrite_equal and is_helping
+    async def _write_objects(self, growth: Growth) -> None:
+        rewrite = self._rewrite_equal
         await together(
             [
                 partial(put_immutable, self._tiles, name, data, rewrite_equal=rewrite)

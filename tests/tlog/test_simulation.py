@@ -81,7 +81,7 @@ class WritesTilesBeforeTheCommit(Sequencer):
     """Tessera's order on POSIX, which is safe under an exclusive lock only."""
 
     async def _commit(self, stored, new, growth):
-        await self._write_objects(growth, is_helping=False)
+        await self._write_objects(growth)
         return await super()._commit(stored, new, growth)
 
 
@@ -100,7 +100,7 @@ class DoesNotHelp(Sequencer):
         new = self._next_head(stored.head, batches, growth, waiting.boots)
         if not await swap(self._head, layout.HEAD, new.encode(), expected=stored.version):
             return True
-        await self._complete(new, growth, is_helping=False)
+        await self._complete(new, growth)
         return True
 
 
