@@ -103,7 +103,8 @@ def test_a_hostile_error_stays_in_its_field(written, text):
 def test_a_token_is_never_written_wherever_it_turns_up(written, text):
     log = structlog.get_logger("test")
     log.info("request", path=f"/v1/{text}", claims={"deep": [{"er": f"x {text} y"}], text: 1})
-    log.warning("refused " + text)
+    words = f"refused {text}"
+    log.warning(words)
     log.error("failed", exc_info=Denied(text))
     log.error("crashed", exc_info=RuntimeError(f"could not parse {text!r}"))
     log.info("bytes", value=text.encode())
