@@ -7,7 +7,7 @@ import click
 from secure_cache.cli.boundary import note
 from secure_cache.cli.options import DURATION, config_option, json_option, print_json
 from secure_cache.core.keystore import Keystore, load_keystore, revoke, rotate
-from secure_cache.model.clock import rfc3339, system_clock
+from secure_cache.model.clock import LEEWAY_SECONDS, rfc3339, system_clock
 from secure_cache.provenance.keys import PublicKey
 from secure_cache.settings import Settings
 
@@ -78,7 +78,7 @@ def rotate_key(settings: Settings, kind: str, lead: int | None, overlap: int | N
         overlap_seconds=overlap,
     )
     click.echo(fresh.keyid)
-    note(f"The new {kind} key signs from {rfc3339(fresh.not_before)} on.")
+    note(f"The new {kind} key may sign from {rfc3339(fresh.not_before)} on.")
     note("The one before it is retired: what it has signed can still be verified.")
 
 
@@ -94,8 +94,9 @@ def revoke_key(settings: Settings, key_id: str) -> None:
 
 def _lead(settings: Settings, kind: str) -> int:
     """An unknown entry key makes a server read its keys again; an unknown token key is a 401."""
-    looks = math.ceil(2 * settings.policy_poll_seconds)
-    return max(_SHORTEST_LEAD_SECONDS, looks) if kind == "token" else 0
+    looks = max(_SHORTEST_LEAD_SECONDS, math.ceil(2 * settings.policy_poll_seconds))
+    # A new key is good a little before its start, for servers whose clocks are behind.
+    return looks + LEEWAY_SECONDS if kind == "token" else 0
 
 
 def _all(keystore: Keystore) -> list[tuple[str, PublicKey]]:

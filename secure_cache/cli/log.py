@@ -11,7 +11,7 @@ from secure_cache.compose.offline import check_log
 from secure_cache.settings import Settings
 from secure_cache.tlog.fsck import MAX_FINDINGS, Report
 
-_BETWEEN_LOOKS_SECONDS = 1.0
+_BETWEEN_LOOKS_SECONDS = 0.5
 
 
 @click.group("log")

@@ -10,7 +10,6 @@ So the log is made here.
 """
 
 import errno
-import os
 import re
 import shutil
 import tempfile
@@ -123,9 +122,12 @@ def public_url(text: str) -> str:
     Raises:
         Misconfigured: not https, or with anything but host, port and path.
     """
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        url = urlsplit("")
     host, path = url.netloc.lower(), url.path.rstrip("/")
-    plain = url.scheme == "https" and not url.query and not url.fragment
+    plain = url.scheme == "https" and not url.query and not url.fragment and text.isprintable()
     if not plain or _HOST.fullmatch(host) is None or _PATH.fullmatch(path) is None:
         raise Misconfigured(
             f"{text!r} cannot be the server's public address:"
@@ -170,7 +172,7 @@ def _whole_or_nothing(directory: Path) -> Iterator[Path]:
 def _require_free(directory: Path) -> None:
     try:
         taken = directory.is_symlink() or (
-            directory.exists() and (not directory.is_dir() or any(os.scandir(directory)))
+            directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
         )
     except OSError as error:
         raise _cannot(directory, error) from error

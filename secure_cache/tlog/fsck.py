@@ -251,8 +251,7 @@ class _Fsck:
     async def _check_tile(self, level: int, index: int, hashes: tuple[bytes, ...]) -> None:
         data, width = await self._any_form(level, index, len(hashes))
         expected = encode_hashes(hashes)
-        length = len(expected) // len(hashes) * width
-        if data is not None and not (data.startswith(expected) and len(data) == length):
+        if data is not None and not (data.startswith(expected) and len(data) == 32 * width):
             self._find(
                 self._name(level, index, len(hashes)), "is not what the entries below it give"
             )
