@@ -120,7 +120,8 @@ def compile_policy(
 
 def compile_tables(document: PolicyDocument, presets: Mapping[str, Preset]) -> Tables:
     issuers = [compile_issuer(document, name, presets) for name in document.issuers]
-    projects = {name: _project(document, name) for name in document.projects}
+    tiers = {name: _tiers(document, name) for name in document.projects}
+    projects = {name: _project(document, name, tiers) for name in document.projects}
     of_issuer = {
         name: tuple(project for project in projects.values() if name in project.issuers)
         for name in document.issuers
@@ -148,10 +149,16 @@ def local_namespace(project: str, text: str) -> Namespace:
     return Namespace(project, kind, namespace_id)
 
 
-def _project(document: PolicyDocument, name: str) -> CompiledProject:
+def _tiers(document: PolicyDocument, name: str) -> NamespaceTiers:
+    rules = document.rulesets[document.projects[name].ruleset]
+    return NamespaceTiers.of((When.of(rule.when), Tier.parse(rule.tier)) for rule in rules)
+
+
+def _project(
+    document: PolicyDocument, name: str, tiers: Mapping[str, NamespaceTiers]
+) -> CompiledProject:
     project = document.projects[name]
-    ruleset = document.rulesets[project.ruleset]
-    rules = tuple(_rule(rule, name, project) for rule in ruleset)
+    rules = tuple(_rule(rule, name, project, tiers) for rule in document.rulesets[project.ruleset])
     by_kind = {
         kind: tuple(rule for rule in rules if rule.when.kind is kind) for kind in ContextKind
     }
@@ -161,11 +168,13 @@ def _project(document: PolicyDocument, name: str) -> CompiledProject:
         matches=tuple(claim_checks(claims) for claims in match_alternatives(project.match)),
         rules=rules,
         by_kind=MappingProxyType(by_kind),
-        tiers=NamespaceTiers.of((rule.when, rule.tier) for rule in rules),
+        tiers=tiers[name],
     )
 
 
-def _rule(rule: RuleDocument, project: str, of: ProjectDocument) -> Rule:
+def _rule(
+    rule: RuleDocument, project: str, of: ProjectDocument, tiers: Mapping[str, NamespaceTiers]
+) -> Rule:
     when = When.of(rule.when)
     tier = Tier.parse(rule.tier)
     reads = tuple(_read(project, text) for text in rule.read)
@@ -179,6 +188,11 @@ def _rule(rule: RuleDocument, project: str, of: ProjectDocument) -> Rule:
         writes=rule.write is not UNSET,
         reads=reads,
         imports=imports,
+        granted=tuple(
+            read
+            for read in (*reads, *imports)
+            if isinstance(read, Own) or tiers[read.project].of_namespace(read) >= tier
+        ),
         audit=rule.audit,
         when_text=f"the job is not {when}",
     )

@@ -44,8 +44,9 @@ class Rule:
     """One rule, for one project.
 
     Attributes:
-        reads: in the order to look.
+        reads: as written, in the order to look.
         imports: namespaces of other projects, looked up last.
+        granted: both, without the namespaces below the rule's tier.
         when_text: what to say when `when` does not match.
     """
 
@@ -56,6 +57,7 @@ class Rule:
     writes: bool
     reads: tuple[Read, ...]
     imports: tuple[Namespace, ...]
+    granted: tuple[Read, ...]
     audit: bool
     when_text: str
 

@@ -45,7 +45,7 @@ def decide(tables: Tables, identity: Identity) -> Decision:
         return job
     for rule in job.project.by_kind.get(job.context.kind, ()):
         if rule.mismatch(job.context, job.claims) is None:
-            return grant(tables, job, rule)
+            return grant(job, rule)
     return _denied("no rule matches this job", job.project.name, job.context)
 
 
@@ -83,7 +83,7 @@ def _classified(
     return Job(issuer, project, context, claims, own)
 
 
-def grant(tables: Tables, job: Job, rule: Rule) -> Decision:
+def grant(job: Job, rule: Rule) -> Decision:
     """Step 7."""
     reason = f"rule {rule.name}"
     write = None
@@ -101,7 +101,7 @@ def grant(tables: Tables, job: Job, rule: Rule) -> Decision:
         rule=rule.name,
         tier=rule.tier,
         write=write,
-        read=_reads(tables, job, rule),
+        read=_reads(job, rule),
         audit=rule.audit,
         context=job.context,
     )
@@ -139,23 +139,21 @@ def _own_namespace(project: str, context: Context) -> Namespace | None:
     return Namespace(project, context.namespace_kind, context.namespace_id)
 
 
-def _reads(tables: Tables, job: Job, rule: Rule) -> tuple[Namespace, ...]:
-    """The read list in its written order, without repetition, without what is below the rule's
-    tier, and with the imports last."""
+def _reads(job: Job, rule: Rule) -> tuple[Namespace, ...]:
+    """What the rule grants, in its order and without repetition. `rule.granted` holds no fixed
+    namespace below the rule's tier; what depends on the job is judged here."""
     found: dict[Namespace, None] = {}
-    for read in rule.reads:
+    for read in rule.granted:
+        if isinstance(read, Namespace):
+            found[read] = None
+            continue
         namespace = _resolve(job, read)
         if namespace is not None and job.project.tiers.of_namespace(namespace) >= rule.tier:
-            found[namespace] = None
-    for namespace in rule.imports:
-        if tables.projects[namespace.project].tiers.of_namespace(namespace) >= rule.tier:
             found[namespace] = None
     return tuple(found)
 
 
-def _resolve(job: Job, read: Namespace | Own) -> Namespace | None:
-    if isinstance(read, Namespace):
-        return read
+def _resolve(job: Job, read: Own) -> Namespace | None:
     if read is Own.SELF:
         return job.own
     base = job.context.base

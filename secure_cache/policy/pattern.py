@@ -22,12 +22,14 @@ class Pattern:
         segments: its fixed segments; `*` stands for any one.
         literal: it has no wildcard, and `text` is all it matches.
         open_ended: it ends with `**`.
+        prefix: the text before the first wildcard, which every match begins with.
     """
 
     text: str
     segments: tuple[str, ...]
     literal: bool
     open_ended: bool
+    prefix: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -52,12 +54,15 @@ class Pattern:
                 raise ValueError("`*` stands for one whole path segment, never for a part of one")
         if not open_ended and not text.isprintable():
             raise ValueError("a pattern is printable text")
-        return cls(text, fixed, literal="*" not in text, open_ended=open_ended)
+        prefix = text.partition("*")[0]
+        return cls(text, fixed, literal="*" not in text, open_ended=open_ended, prefix=prefix)
 
     def matches(self, name: str) -> bool:
         """True when `name` as a whole is what this pattern stands for."""
         if self.literal:
             return name == self.text
+        if not name.startswith(self.prefix):
+            return False
         parts = name.split("/")
         if self.open_ended:
             if len(parts) <= len(self.segments) or not name:
