@@ -5,6 +5,7 @@ mean two things is refused whole. A key has one algorithm, fixed here and never 
 """
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -24,6 +25,9 @@ MAX_KEYS = 100
 KID: Final = re.compile(r"[A-Za-z0-9._=+:@-]{1,256}")
 
 _RSA_BITS = range(2048, 8193)
+_ROCA_PRIMES = tuple(
+    number for number in range(3, 168) if all(number % divisor for divisor in range(2, number))
+)
 _ALGORITHMS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     ("EC", "P-256"): ("ES256",),
@@ -162,9 +166,23 @@ def _load(entry: Mapping[str, JsonValue], algorithm: str) -> jwt.PyJWK:
         jwk = jwt.PyJWK(members, algorithm=algorithm)
     except (jwt.PyJWTError, ValueError):
         raise ValueError("not a usable public key") from None
-    if isinstance(jwk.key, RSAPublicKey) and jwk.key.key_size not in _RSA_BITS:
-        raise ValueError("an RSA key outside 2048 to 8192 bits")
+    if isinstance(jwk.key, RSAPublicKey):
+        if jwk.key.key_size not in _RSA_BITS:
+            raise ValueError("an RSA key outside 2048 to 8192 bits")
+        if _is_roca(jwk.key.public_numbers().n):
+            raise ValueError("an RSA key with the ROCA weakness (CVE-2017-15361)")
     return jwk
+
+
+def _is_roca(modulus: int) -> bool:
+    """The weak generator made primes that are powers of 65537 modulo every small prime, so the
+    modulus is one too; a sound modulus is that for all of them by a chance of next to nothing."""
+    return all(modulus % prime in _powers_of_65537(prime) for prime in _ROCA_PRIMES)
+
+
+@functools.cache
+def _powers_of_65537(prime: int) -> frozenset[int]:
+    return frozenset(pow(65537, exponent, prime) for exponent in range(prime - 1))
 
 
 def _ed25519_members(public_key: Ed25519PublicKey) -> dict[str, str]:

@@ -77,6 +77,25 @@ async def test_25_unknown_kid_flood_makes_one_request(ci, clock, tmp_path):
         assert await keys.find(issuer, ci.kid)
 
 
+async def test_25_few_tokens_may_wait_for_an_unknown_key(ci, clock, tmp_path):
+    errors = []
+
+    async def attack(keys, number):
+        with pytest.raises(Unavailable) as caught:
+            await keys.find(entry(ci), f"unknown-{number}")
+        errors.append(str(caught.value))
+
+    async with keys_of(clock, tmp_path) as keys:
+        await keys.find(entry(ci), ci.kid)
+        ci.behaviour = "silent"
+        clock.advance(31)
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(attack, keys, number)
+        assert ci.requests == 2
+        assert sum("too many" in error for error in errors) == 100 - 64
+
+
 @pytest.mark.parametrize(
     "behaviour",
     ["error", "redirect", "garbage", "giant", "compressed", "empty", "duplicate-kid", "too-many"],

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import sys
 
 import jwt
@@ -521,6 +522,23 @@ async def test_31_algorithm_that_the_issuer_may_not_use(world):
 async def test_32_curves_that_are_not_ours(world, algorithm):
     head = segment({"alg": algorithm, "kid": world.issuer.kid})
     await refused(world, f"{head}.{segment(payload(world))}.AAAA", TokenProblem.HEADER)
+
+
+def test_33_a_key_of_the_roca_generator_is_skipped(world):
+    primes = [n for n in range(2, 168) if all(n % d for d in range(2, n))]
+    product = math.prod(primes)
+    base = 2**2047 // product * product
+    weak = next(
+        n
+        for exponent in range(1000)
+        if (n := base + product + pow(65537, exponent, product)).bit_length() == 2048
+    )
+    for modulus, usable in ((weak, 0), (weak + 2 * 3 * 5, 1)):
+        n = b64(modulus.to_bytes(256, "big"))
+        entry = {"kty": "RSA", "kid": "roca", "n": n, "e": "AQAB"}
+        keys = parse_key_set(json.dumps({"keys": [entry]}).encode(), ("RS256",))
+        assert len(keys.keys) == usable
+        assert len(keys.skipped) == 1 - usable
 
 
 async def test_34_the_answer_tells_nothing_of_the_token(world):
