@@ -179,6 +179,8 @@ class HardenedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._phase = _Phase.HEAD
         self._head_bytes = 0
+        self._unset_keepalive_if_required()
+        self.idle.pop(self, None)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -216,8 +218,6 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if upgrade or self._leaving:
             self.cycle.keep_alive = False
-        self._unset_keepalive_if_required()
-        self.idle.pop(self, None)
         self._phase = _Phase.BODY
         self._body_patience = self._patience(self.limits.body_grace_seconds)
         self._body_seen = self.loop.time()
@@ -297,12 +297,11 @@ class HardenedProtocol(HttpToolsProtocol):
             self._disarm("body")
             self._forgotten = 0
             self._arm("rest", self.limits.linger_seconds, self._close)
-        else:
+        elif self._phase is _Phase.BETWEEN:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-            if self._phase is _Phase.BETWEEN:
-                self.idle[self] = None
+            self.idle[self] = None
 
     def _refuse(self, error: SecureCacheError) -> None:
         """Hear nothing more of this client, and tell it why as soon as that is its turn."""
