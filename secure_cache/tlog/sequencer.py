@@ -179,6 +179,7 @@ class Sequencer:
         stored = await self._read_head(published)
         if self._must_help(published, stored.head):
             return await self._help(published, stored)
+        looked_at = int(self._clock())
         waiting = await self._backlog.look(stored.head)
         await self._remove(waiting.spent)
         if not waiting.ready:
@@ -189,7 +190,8 @@ class Sequencer:
             return await self._expect_progress(published, "an acknowledged batch is missing")
         edge, tail = await self._edge(published)
         growth = await self._grow(edge, tail, [leaf for _, leaves in batches for leaf in leaves])
-        new = self._next_head(stored.head, batches, growth, waiting.boots)
+        new = self._next_head(stored.head, batches, growth)
+        self._forget_boots(new, looked_at, waiting.boots)
         if not await self._commit(stored, new, growth):
             return True
         await self._complete(new, growth)
@@ -304,19 +306,9 @@ class Sequencer:
         head: Head,
         batches: Iterable[tuple[BatchName, tuple[bytes, ...]]],
         growth: Growth,
-        boots: frozenset[str],
     ) -> Head:
         now = int(self._clock())
         taken = [(name, len(leaves)) for name, leaves in batches]
-        # A boot of which anything is pending keeps its mark, or a late re-creation of its
-        # first batch would be logged again.
-        keep_from = now - self._limits.forget_boot_seconds
-        consumed = {
-            boot: mark
-            for boot, mark in head.consumed.items()
-            if boot in boots or mark.at > keep_from
-        }
-        consumed.update({name.boot: Mark(name.sequence, now) for name, _ in taken})
         return Head(
             origin=head.origin,
             size=growth.after.size,
@@ -324,10 +316,22 @@ class Sequencer:
             prev_size=head.size,
             prev_root=head.root,
             batches=tuple(Batch(str(name), count) for name, count in taken),
-            consumed=consumed,
+            consumed=head.consumed | {name.boot: Mark(name.sequence, now) for name, _ in taken},
             commit=self._new_nonce(),
             at=now,
         )
+
+    def _forget_boots(self, head: Head, looked_at: int, seen: frozenset[str]) -> None:
+        """Drop the marks of boots that had long been idle before we looked at what is pending.
+
+        A writer leaves such a boot, so nothing of it can have appeared after our look, however
+        long this process has slept since. One of which anything was pending keeps its mark, or
+        a late re-creation of its first batch would be logged again.
+        """
+        before = looked_at - self._limits.forget_boot_seconds
+        for boot, mark in list(head.consumed.items()):
+            if mark.at <= before and boot not in seen:
+                del head.consumed[boot]
 
     async def _remove(self, names: Iterable[BatchName]) -> None:
         """S8, best effort: what stays is ignored, and removed by a later pass."""

@@ -9,6 +9,8 @@ import anyio.lowlevel
 from secure_cache.storage.memory import AlwaysTurn, MemoryStore
 from secure_cache.tlog.log import LogOptions, LogService, create_log
 from secure_cache.tlog.note import Ed25519NoteSigner
+from secure_cache.tlog.pending import BatchName, encode_batch
+from secure_cache.tlog.sequencer import Sequencer
 from secure_cache.tlog.writer import WriterLimits
 
 ORIGIN = "cache.example.com/manifest/2026"
@@ -54,3 +56,30 @@ async def grow(log, sizes, *, entry=lambda i: b"record %d" % i):
                         await anyio.lowlevel.checkpoint()
             assert await log.flush(60)
             assert (await log.published()).size == size
+
+
+def sequencer_of(store, **arguments):
+    """One replica's sequencer, to be stepped by hand."""
+    return Sequencer(
+        tiles=store,
+        head=store,
+        signer=arguments.pop("signer", SIGNER),
+        clock=arguments.pop("clock", lambda: 1e9),
+        new_nonce=lambda: os.urandom(16).hex(),
+        **arguments,
+    )
+
+
+BOOT = "0" * 31 + "1"
+
+
+async def put_batch(store, sequence, leaves, *, boot=BOOT):
+    """A durable batch, as a writer leaves it."""
+    name = str(BatchName(boot, sequence))
+    await store.create(name, encode_batch(leaves))
+    return name
+
+
+async def finish(sequencer):
+    while await sequencer.step():
+        pass

@@ -97,7 +97,7 @@ class DoesNotHelp(Sequencer):
         batches = await self._backlog.read(waiting.ready)
         edge, tail = await self._edge(stored.head.checkpoint())
         growth = await self._grow(edge, tail, [leaf for _, leaves in batches for leaf in leaves])
-        new = self._next_head(stored.head, batches, growth, waiting.boots)
+        new = self._next_head(stored.head, batches, growth)
         if not await swap(self._head, layout.HEAD, new.encode(), expected=stored.version):
             return True
         await self._complete(new, growth)
