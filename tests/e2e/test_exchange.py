@@ -15,7 +15,14 @@ issuers:
     iss: {iss}
     jwks_url: {jwks_url}
     allow_private: true
-    pin: {{ repository_owner_id: "65", repository_id: "74" }}
+    pin: {{ repository_owner_id: "65" }}
+"""
+PROJECT = """
+projects:
+  mono:
+    issuers: [ci]
+    ruleset: standard
+    match: { repository_id: "74" }
 """
 MAIN = {
     "repository_owner_id": "65",
@@ -54,8 +61,7 @@ def server(make_server, issuer):
 
     def trust(text):
         assert "\nissuers:\n" in text
-        text = text.replace("\nissuers:\n", more)
-        return text.replace("issuers: [self]", "issuers: [self, ci]")
+        return text.replace("\nissuers:\n", more).replace("\nprojects:\n", PROJECT)
 
     made.edit_policy(trust)
     return made.start()
@@ -108,7 +114,7 @@ def test_a_used_token_stays_used_after_a_restart(server, issuer):
 
 
 def test_a_pull_request_target_that_carries_mains_ref_is_not_main(server, issuer):
-    main = server.token(branch="main")
+    main = issuer.token(**MAIN)
     assert server.put(main, "1", b"by main").status_code == 200
     token = issuer.token(**MAIN | {"event_name": "pull_request_target"})
     assert server.put(token, "2", b"poison").status_code == 403
@@ -180,11 +186,24 @@ def test_an_issuer_that_never_answered_well_costs_only_the_cache(server, issuer,
 def test_a_session_loses_its_rights_when_the_policy_does(server, issuer):
     session = exchange(server, issuer.token(**MAIN)).json()["access_token"]
     assert server.put(session, "1", b"x").status_code == 200
-    server.edit_policy(lambda text: text.replace("issuers: [self, ci]", "issuers: [self]"))
-    wait_until(lambda: server.get(session, "1").status_code != 200, "the policy to take effect")
+    server.edit_policy(
+        lambda text: text.replace('{ repository_id: "74" }', '{ repository_id: "76" }')
+    )
+    wait_until(lambda: server.get(session, "1").status_code == 404, "the policy to take effect")
     assert server.put(session, "2", b"x").status_code == 403
-    # Trust is judged when an entry is read: what it wrote is not served any more either.
-    assert server.get(server.token(branch="main"), "1").status_code == 404
+
+
+def test_a_writer_that_is_no_longer_trusted_is_no_longer_served(server, issuer):
+    """Trust is judged when an entry is read, by today's policy."""
+    main, pull_request = issuer.token(**MAIN), issuer.token(**PULL_REQUEST)
+    assert server.put(main, "1", b"x").status_code == 200
+    assert server.get(pull_request, "1").content == b"x"
+    server.edit_policy(
+        lambda text: text.replace("when: { branch: main }", "when: { branch: trunk }")
+    )
+    wait_until(
+        lambda: server.get(pull_request, "1").status_code == 404, "the policy to take effect"
+    )
 
 
 def test_a_bad_policy_never_replaces_a_good_one(server, issuer):

@@ -140,7 +140,11 @@ def test_a_token_that_expires_during_the_run_costs_only_the_cache(server, tmp_pa
 def test_a_server_that_restarts_during_the_run_costs_nothing(server, tmp_path, version, how):
     token = server.token(branch="main")
     workspace = Workspace(tmp_path / "one", version, {"p0": WAIT, "p1": BUILD})
+    before, _ = server.checkpoint()
     run = paused(workspace.start(server.url, token, mark="one"), workspace)
+    # A look-up that meets no server at all fails every released Nx at once; nobody behind the port
+    # can help that. What is promised begins where the connection does.
+    wait_until(lambda: server.checkpoint()[0] > before, "the other task to be stored")
     if how == "restart":
         server.restart()
     else:
@@ -210,11 +214,13 @@ def test_many_machines_at_once_never_fail(make_server, tmp_path):
             assert all(mark.endswith("main") for mark in marks), marks
 
 
-def test_a_stopping_server_lets_a_run_pass(server, tmp_path):
-    """SIGTERM while requests are open: they are answered, and no connection is cut inside one."""
+def test_idle_connections_of_a_run_do_not_hold_up_a_stop(server, tmp_path):
+    """Nx keeps its connections for 90 s; the drain must not wait for them, nor the run mind."""
     token = server.token(branch="main")
     workspace = Workspace(tmp_path / "one", NEWEST, tiny(30) | {"wait": WAIT})
+    before, _ = server.checkpoint()
     run = paused(workspace.start(server.url, token, mark="one", parallel=3), workspace)
+    wait_until(lambda: server.checkpoint()[0] >= before + 30, "the other tasks to be stored", 60)
     os.kill(server.process.pid, signal.SIGTERM)
     assert server.process.wait(60) == 0
     server.process = None

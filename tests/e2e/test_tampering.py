@@ -29,8 +29,15 @@ class Filled:
         """Stored files; a pattern that finds none is a fault of the test."""
         found = []
         for pattern in patterns:
-            here = [path for path in sorted(self.server.data.glob(pattern)) if path.is_file()]
+            here = [
+                path
+                for path in sorted(self.server.data.glob(pattern))
+                if path.is_file() and ".tmp" not in path.parts
+            ]
             assert here, f"nothing is stored as {pattern}"
+            for path in here:
+                # Stored files are read-only, which stops nobody who owns them.
+                path.chmod(0o600)
             found += here
         return found
 
