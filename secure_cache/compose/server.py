@@ -15,7 +15,13 @@ import structlog
 
 import secure_cache
 from secure_cache.compose.stores import Stores, open_stores, opened
-from secure_cache.compose.telling import LogTeller, Signal, own_keys
+from secure_cache.compose.telling import (
+    KeyTeller,
+    LogTeller,
+    Signal,
+    UnknownClaimTeller,
+    own_keys,
+)
 from secure_cache.core.access import Access
 from secure_cache.core.catalog import Catalog
 from secure_cache.core.get import Get
@@ -141,12 +147,14 @@ class Server:
             fetcher=KeyFetcher(),
             policy_directory=settings.policy.parent,
             clock=clock,
-            on_refresh=lambda refresh: telemetry.jwks_refreshed(
-                issuer=refresh.issuer, ok=not refresh.error
-            ),
+            on_refresh=KeyTeller(telemetry),
         )
         verifier = TokenVerifier(
-            policy=policy.get, issuer_keys=issuer_keys, own_keys=own_keys(keys, clock), clock=clock
+            policy=policy.get,
+            issuer_keys=issuer_keys,
+            own_keys=own_keys(keys, clock),
+            clock=clock,
+            on_unknown_claims=UnknownClaimTeller(),
         )
         access = Access(
             verifier=verifier,

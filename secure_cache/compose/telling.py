@@ -7,10 +7,13 @@ import structlog
 
 from secure_cache.core.key_folder import KeyFolder
 from secure_cache.core.telemetry import Telemetry
+from secure_cache.identity.jwks import KeyRefresh
 from secure_cache.identity.keys import KeySet, ed25519_key_set
 from secure_cache.model.clock import Clock
 
-_log = structlog.get_logger("secure_cache.tlog")
+_log = structlog.get_logger(__name__)
+
+_MOST_UNKNOWN_CLAIMS = 256
 
 
 class Signal:
@@ -48,6 +51,41 @@ class LogTeller:
             if event == "log.faulted":
                 self._telemetry.verification_failed(kind="log")
             _log.error(event, **facts)
+
+
+class KeyTeller:
+    """What came of reading issuers' keys."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def __call__(self, refresh: KeyRefresh) -> None:
+        self._telemetry.jwks_refreshed(issuer=refresh.issuer, ok=not refresh.error)
+        if refresh.error or refresh.skipped:
+            _log.warning(
+                "issuer.keys_refreshed",
+                issuer=refresh.issuer,
+                usable=refresh.keys,
+                error=refresh.error,
+                skipped=refresh.skipped,
+            )
+
+
+class UnknownClaimTeller:
+    """Claims that a provider sends and its preset does not know, each told once.
+
+    A provider that adds claims may also have changed what the old ones mean.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def __call__(self, issuer: str, claims: frozenset[str]) -> None:
+        fresh = {(issuer, claim) for claim in claims} - self._told
+        if fresh and len(self._told) < _MOST_UNKNOWN_CLAIMS:
+            self._told |= fresh
+            names = sorted(claim for _, claim in fresh)
+            _log.warning("token.unknown_claims", issuer=issuer, claims=names)
 
 
 def own_keys(keys: KeyFolder, clock: Clock) -> Callable[[], KeySet]:

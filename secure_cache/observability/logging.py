@@ -62,7 +62,9 @@ def configure_logging(
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(target),
-        cache_logger_on_first_use=False,
+        # Loggers are made at import; once one has written, it need not look its chain up again.
+        # A test that changes the stream needs it to.
+        cache_logger_on_first_use=stream is None,
     )
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
