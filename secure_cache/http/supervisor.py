@@ -209,9 +209,15 @@ class _Supervisor:
             if code is None:
                 continue
             self._forget(worker)
+            why = _why(worker, code)
             if starting:
-                raise _why(worker, code)
-            self._log.error("server.worker_died", worker=worker.index, exit_code=code)
+                raise why
+            self._log.error(
+                "server.worker_died",
+                worker=worker.index,
+                exit_code=code,
+                why=None if worker.ready else str(why),
+            )
             if time.monotonic() - worker.born > OLD_SECONDS:
                 self._pause.pop(worker.index, None)
             pause = self._pause.get(worker.index, FIRST_PAUSE_SECONDS)
