@@ -125,7 +125,7 @@ class _Walk:
         if self._printable and not (text.isprintable() or text == ""):
             return self._wrong(node, "text without control characters", extra)
         if len(text) < (kind.min_length or 0) or len(text) > (kind.max_length or len(text)):
-            return self._wrong(node, f"text of 1 to {kind.max_length or 'more'} characters", extra)
+            return self._wrong(node, f"text of 1 to {kind.max_length} characters", extra)
         if not fits:
             return self._wrong(node, f"text of the form {kind.pattern}", extra)
         return text
@@ -143,10 +143,8 @@ class _Walk:
             return self._wrong(node, "true or false", extra)
         return node.value
 
-    def _none(self, node: Node, _kind: inspect.NoneType, extra: dict[str, Any]) -> Any:
-        if not isinstance(node, ScalarNode) or node.value is not None:
-            return self._wrong(node, "null", extra)
-        return None
+    def _none(self, _node: Node, _kind: inspect.NoneType, _extra: dict[str, Any]) -> None:
+        """Reached through `_union` alone, for a null."""
 
     def _literal(self, node: Node, kind: inspect.LiteralType, extra: dict[str, Any]) -> Any:
         if isinstance(node, ScalarNode) and not node.unclear:

@@ -1,18 +1,21 @@
 """Attacks on the policy: through names, through tokens, and through the file itself."""
 
 import pytest
-
 from fakes.policies import codes, entry, github, load, mutated, text
+
 from secure_cache.model.tiers import Tier
 from secure_cache.policy.cases import identity_of
 
 NASTY = [
     "main-evil", "main\n", "main\r", "main\x00", " main", "main ", "main\t", "Main", "MAIN", "maIn",
-    "main/", "/main", "//main", "main//", "./main", "../main", "main/..", "%6dain", "main%0a", "main%00",
+    "main/", "/main", "//main", "main//", "./main", "../main", "main/..", "%6dain", "main%0a",
+    "main%00",
     "ma\u0131n", "\uff4dain", "mai\u0274", "main\u200b", "\u202emain", "main\u2028", "\ufeffmain",
     "ma\u0303in", "refs/heads/main", "heads/main", "origin/main", "main;release/1", "main|release",
-    "main,release", "*", "**", "release/*", "release/**", "release/evil/x", "release-evil", "release",
-    "release/", "release/\n", "release/1.2\n", "release/1 2", "release//1", "xrelease/1", "release\\1",
+    "main,release", "*", "**", "release/*", "release/**", "release/evil/x", "release-evil",
+    "release",
+    "release/", "release/\n", "release/1.2\n", "release/1 2", "release//1", "xrelease/1",
+    "release\\1",
     "$(id)", "`id`", "${IFS}", "'; drop table entries;--", "<script>", "{{7*7}}", "undef", "null",
     "None", "true", "NaN", "self", "base", "any", "branch/main", "mono:branch/main", "a" * 600,
     "\U0001f4a9", "\u0627\u0644\u0639", "gh-readonly-queue/main/pr-1-abc", "@", "HEAD", "-main",
@@ -136,7 +139,7 @@ FILE_TRICKS = [
     ("a group that closes early", ("{ branch: main }", '{ branch: "a)|(main" }'), "E04"),
     ("a wildcard read", (MAIN_READ, '      read: [self, "pr/*"]\n'), "E05"),
     ("main reads the queue", (MAIN_READ, "      read: [self, queue/main/pr-1-a]\n"), "E06"),
-    ("conditions commented out", ("      tier: trusted\n", "      claims:\n      # a: b\n      tier: trusted\n"), "E15"),
+    ("no conditions left", ("      tier: trusted", "      claims:\n      tier: trusted"), "E15"),
     ("an anchor", ("revocations: []", "revocations: &x []"), "E16"),
     ("a merge key", ("    preset: github ", "    <<: {}\n    preset: github "), "E16"),
     ("a hidden line break", ("# any other branch push", "# any\u2028      claims: {}"), "E16"),

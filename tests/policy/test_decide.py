@@ -124,8 +124,10 @@ def test_a_deny_rule_may_speak_of_a_kind_of_job_or_of_an_issuer():
         mutated(
             (
                 NONE,
-                "deny:\n  - { name: bots, when: { branch: bot/** } }\n"
-                "  - { name: no-laptops, issuers: [laptops] }\n",
+                (
+                    "deny:\n  - { name: bots, when: { branch: bot/** } }\n"
+                    "  - { name: no-laptops, issuers: [laptops] }\n"
+                ),
             )
         )
     )
@@ -269,14 +271,17 @@ WHOLE = load(
     mutated(
         (
             NONE,
-            'deny: [{ name: d, claims: { actor_id: "1" } }]\nepochs: { "mono:branch/main": 1 }\n'
-            "revocations:\n  - { id: r, match: { rule: release, run_id: [a] }, reason: x }\n",
+            (
+                'deny: [{ name: d, claims: { actor_id: "1" } }]\n'
+                'epochs: { "mono:branch/main": 1 }\n'
+                "revocations:\n  - { id: r, match: { rule: release, run_id: [a] }, reason: x }\n"
+            ),
         )
     )
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from([GITHUB["iss"], "https://cache.acme.example", "", "x"]), claims, st.booleans()
 )
@@ -293,3 +298,20 @@ def test_a_decision_is_total_and_deterministic(iss, drawn, over):
         assert first.context.kind in set(ContextKind)
         assert first.write is None or first.write.project == first.project
         assert len(set(first.read)) == len(first.read)
+
+
+def test_a_trusted_base_whose_name_is_too_long_is_left_out():
+    source = text("self-issued.yaml").replace("preset: self  ", "preset: open  ")
+    source = source.replace("    issuers: [self]", "    issuers: [self]\n    match: { repo: a }")
+    ack = '      ack: [branch-creation-is-restricted]\n      when: { branch: "*" }'
+    policy = load(source.replace("      when: { branch: main }", ack))
+    for base, found in (
+        ("dev", ["demo:branch/main", "demo:branch/dev"]),
+        ("a" * 600, ["demo:branch/main"]),
+    ):
+        pull = open_identity(kind="pull_request", name="7", base=base, repo="a")
+        assert [str(read) for read in policy.decide(pull).read] == found
+
+
+def test_the_projects_are_listed(mono):
+    assert mono.projects == ("mono", "web", "docs")

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from fakes.policies import EXAMPLES, FOLDER, cases_of, lint, load, text
 
 from secure_cache.policy.cases import load_cases, run_cases

@@ -63,14 +63,24 @@ FIRES = [
     ("E12", [issuer("preset: generic; iss: https://10.1.2.3")]),
     ("E12", [issuer("preset: generic; iss: https://ci")]),
     ("E12", [issuer("preset: generic; iss: https://ci.example; jwks_url: https://[::1]/k")]),
-    ("E12", [issuer("preset: generic; iss: https://ci.example; jwks_url: https://u:p@a.example/k")]),
+    (
+        "E12",
+        [issuer("preset: generic; iss: https://ci.example; jwks_url: https://u:p@a.example/k")],
+    ),
     ("E12", [issuer("preset: generic; iss: http://ci.example; allow_private: true")]),
     ("E12", [issuer("preset: generic; iss: https://169.254.169.254")]),
     ("E12", [issuer("preset: generic; iss: https://ci.internal")]),
     ("E13", [(PIN, PIN + "    max_lifetime: 30d\n")]),
     ("E13", [(PIN, PIN + "    max_age: 1s\n")]),
     ("E13", [revocation("{ project: mono }", ", since: 2026-02-30T00:00:00Z")]),
-    ("E13", [revocation("{ project: mono }", ", since: 2026-02-02T00:00:00Z, until: 2026-02-01T00:00:00Z")]),
+    (
+        "E13",
+        [
+            revocation(
+                "{ project: mono }", ", since: 2026-02-02T00:00:00Z, until: 2026-02-01T00:00:00Z"
+            )
+        ],
+    ),
     ("E14", [("      tier: trusted\n", "")]),
     ("E14", [issuer("preset: generic")]),
     ("E14", [issuer("preset: generic; iss: some-ci")]),
@@ -78,7 +88,10 @@ FIRES = [
     ("E15", [("when: { branch: main }", "when: { branch: main, tag: v1 }")]),
     ("E15", [("when: { branch: main }", "when: {}")]),
     ("E15", [("      when: { branch: main } ", "      claims:\n      when: { branch: main } ")]),
-    ("E15", [("      write: self                           # namespace", "      write: branch/main #")]),
+    (
+        "E15",
+        [("      write: self                           # namespace", "      write: branch/main #")],
+    ),
     ("E15", [(MAIN_READ, "      read: [mono:branch/main]\n")]),
     ("E15", [(MAIN_READ, "      read: [main]\n")]),
     ("E15", [(MAIN_READ, "      read: [self, base]\n")]),
@@ -111,7 +124,15 @@ FIRES = [
     ("E17", [("    issuers: [gha, laptops]", "    issuers: [gha, laptop]")]),
     ("E17", [("    share: [{ with: web, namespaces: [branch/main] }]\n", "")]),
     ("E17", [("with: web, namespaces: [branch/main]", "with: wob, namespaces: [branch/main]")]),
-    ("E17", [("{ project: mono, namespaces: [branch/main] }", "{ project: nomo, namespaces: [branch/main] }")]),
+    (
+        "E17",
+        [
+            (
+                "{ project: mono, namespaces: [branch/main] }",
+                "{ project: nomo, namespaces: [branch/main] }",
+            )
+        ],
+    ),
     ("E17", [revocation("{ project: nomo }")]),
     ("E17", [revocation("{ issuer: ghb }")]),
     ("E17", [revocation('{ namespace: "nomo:branch/main" }')]),
@@ -123,33 +144,99 @@ FIRES = [
     ("E18", [issuer('preset: github; pin: { repository_owner_id: "1" }')]),
     ("E18", [issuer("preset: generic; iss: https://cache.acme.example; jwks_file: k")]),
     ("E18", [(NONE, "deny:\n  - { name: d, issuers: [gha] }\n  - { name: d, issuers: [gha] }\n")]),
-    ("E18", [(NONE, "revocations:\n  - { id: a, match: { project: mono }, reason: x }\n"
-              "  - { id: a, match: { project: web }, reason: x }\n")]),
+    (
+        "E18",
+        [
+            (
+                NONE,
+                (
+                    "revocations:\n  - { id: a, match: { project: mono }, reason: x }\n"
+                    "  - { id: a, match: { project: web }, reason: x }\n"
+                ),
+            )
+        ],
+    ),
     ("E19", [(NONE, "anonymous: { project: mono, read: [branch/main] }")]),
     ("E19", [(NONE, "anonymous: { project: mono, read: [self], ack: [public-read] }")]),
-    ("E19", [(NONE, "anonymous: { project: mono, read: [branch/main], ack: [public-read] }"),
-             ('    match: { repository_id: "74" }\n', '    match: { repository_id: "74" }\n    visibility: private\n')]),
-    ("E20", [('      when: { branch: "**" }                # any other branch push\n      tier: contributor',
-              '      when: { branch: "**" }\n      tier: candidate')]),
+    (
+        "E19",
+        [
+            (NONE, "anonymous: { project: mono, read: [branch/main], ack: [public-read] }"),
+            (
+                '    match: { repository_id: "74" }\n',
+                '    match: { repository_id: "74" }\n    visibility: private\n',
+            ),
+        ],
+    ),
+    (
+        "E20",
+        [
+            (
+                (
+                    '      when: { branch: "**" }                # any other branch push\n'
+                    "      tier: contributor"
+                ),
+                '      when: { branch: "**" }\n      tier: candidate',
+            )
+        ],
+    ),
     ("E20", [('when: { branch: "release/*" } ', 'when: { branch: "release/**" } ')]),
-    ("E20", [("when: { pull_request: any }           # same-repo PRs (forks get no token)\n      tier: contributor",
-              "when: { pull_request: any }\n      tier: candidate")]),
+    (
+        "E20",
+        [
+            (
+                (
+                    "when: { pull_request: any }           # same-repo PRs (forks get no token)\n"
+                    "      tier: contributor"
+                ),
+                "when: { pull_request: any }\n      tier: candidate",
+            )
+        ],
+    ),
     ("E21", [("version: 1\n", "version: 1\nrequire_tests: true\n")]),
     ("E22", [(PIN, PIN + "    trusted_events: [push, pull_request_target]\n")]),
     ("W01", [('match: { repository_id: "74" }', "match: { repository: acme/mono }")]),
-    ("W01", [("when: { branch: main } ", "claims: { actor: alice }\n      when: { branch: main } ")]),
+    (
+        "W01",
+        [("when: { branch: main } ", "claims: { actor: alice }\n      when: { branch: main } ")],
+    ),
     ("W02", []),
     ("W03", [(PIN, PIN + "    trusted_events: [push, workflow_dispatch]\n")]),
-    ("W04", [('    match: { repository_id: "74" }\n', '    match: { repository_id: "74" }\n    visibility: private\n')]),
-    ("W04", [('match: { repository_id: "74" }', 'match: { repository_id: "74", repository_visibility: internal }')]),
+    (
+        "W04",
+        [
+            (
+                '    match: { repository_id: "74" }\n',
+                '    match: { repository_id: "74" }\n    visibility: private\n',
+            )
+        ],
+    ),
+    (
+        "W04",
+        [
+            (
+                'match: { repository_id: "74" }',
+                'match: { repository_id: "74", repository_visibility: internal }',
+            )
+        ],
+    ),
     ("W05", [revocation("{ project: mono }", ", until: 2020-01-01T00:00:00Z")]),
     ("W06", []),
     ("W07", [('match: { repository_id: "74" }', 'match: { repository_id: ["74", "101"] }')]),
     ("W07", [('match: { repository_id: "74" }', "match: { environment: x }")]),
     ("W08", [("read: [branch/main, base, self]", "read: [self, branch/main, base]")]),
-    ("W09", [('match: { repository_id: "74" }', 'match: { repositry_id: "74", repository_id: "74" }')]),
-    ("W10", [issuer("preset: open"), ('    issuers: [gha]\n    match: { repository_id: "102" }\n', "    issuers: [other]\n")]),
-]  # fmt: skip
+    (
+        "W09",
+        [('match: { repository_id: "74" }', 'match: { repositry_id: "74", repository_id: "74" }')],
+    ),
+    (
+        "W10",
+        [
+            issuer("preset: open"),
+            ('    issuers: [gha]\n    match: { repository_id: "102" }\n', "    issuers: [other]\n"),
+        ],
+    ),
+]
 
 
 @pytest.mark.parametrize(("code", "changes"), FIRES)
@@ -180,16 +267,21 @@ ALLOWED = [
     [issuer("preset: generic; iss: https://10.1.2.3; allow_private: true")],
     [issuer("preset: generic; iss: http://127.0.0.1:8080; allow_private: true")],
     [issuer("preset: generic; iss: some-ci; jwks_file: keys/ci.json")],
-    [issuer('preset: ghes; iss: https://git.acme.example/_services/token; pin: { repository_id: "1" }')],
+    [issuer('preset: ghes; iss: https://git.example/_services/token; pin: { repository_id: "1" }')],
     [(PIN, PIN + "    max_lifetime: 5m\n    max_age: 1h\n    algorithms: [RS256]\n")],
-    [('match: { repository_id: "74" }', 'match: [{ repository_id: "74" }, { repository_id: "75" }]')],
+    [
+        (
+            'match: { repository_id: "74" }',
+            'match: [{ repository_id: "74" }, { repository_id: "75" }]',
+        )
+    ],
     [revocation('{ run_id: ["1", "2"] }', ", since: 2026-01-01T00:00:00Z")],
     [(NONE, 'epochs: { "mono:branch/main": 3 }')],
     [(NONE, "anonymous: { project: mono, read: [branch/main], ack: [public-read] }")],
     [(NONE, "log: { public: true }\nshadow_policy: next.yaml")],
     [(NONE, 'deny:\n  - { name: bots, when: { branch: "bot/**" }, claims: { actor_id: "9" } }\n')],
     [("when: { role: developer } ", "audit: true\n      when: { role: developer } ")],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("changes", ALLOWED)
@@ -268,3 +360,63 @@ def test_parse_and_lint_agree():
         parse_policy(data, **options)
     assert caught.value.findings == findings
     assert {finding.code for finding in findings} >= {"E17"}
+
+
+REACH = """\
+    - name: early
+      when: {{ branch: {early} }}
+      claims: {{ environment: {claim} }}
+      tier: {tier}
+      write: self
+      read: []
+    - name: main
+"""
+
+
+@pytest.mark.parametrize(
+    ("early", "claim", "tier", "dead"),
+    [
+        ("main", "a", "contributor", False),
+        ("main", "[a, b]", "contributor", True),
+        ("main", "[a, b, c]", "contributor", True),
+        ("main", "[a, b]", "trusted", True),
+        ('"**"', "[a, b]", "contributor", True),
+        ('"*/*"', "[a, b]", "contributor", False),
+        ("dev", "[a, b]", "contributor", False),
+    ],
+)
+def test_a_rule_is_dead_when_one_above_asks_for_less(early, claim, tier, dead):
+    """Rule main is trusted here, and asks for the environment a or b."""
+    source = mutated(
+        ("    - name: main\n", REACH.format(early=early, claim=claim, tier=tier)),
+        (
+            "when: { branch: main } ",
+            "claims: { environment: [b, a] }\n      when: { branch: main } ",
+        ),
+    )
+    assert ("E11" in codes(source)) is dead
+
+
+def test_a_rule_below_a_trusted_one_is_alive_because_not_every_job_is_trustable():
+    low = "    - name: low\n      when: { branch: main }\n      tier: contributor\n      read: []\n"
+    assert "E11" not in codes(mutated(("    - name: release\n", low + "    - name: release\n")))
+
+
+def test_a_revocation_lasts_as_long_as_entries_may_be_kept():
+    """All rules that write say for how long, so two weeks after `until` nothing is left."""
+    ttl = "      quota: { bytes: 1GiB, ttl: 14d }\n"
+    source = text("minimal.yaml").replace("      write: self", ttl + "      write: self")
+    line = (
+        "revocations: [{ id: a, match: { project: app }, reason: x, until: 2026-12-20T00:00:00Z }]"
+    )
+    source = source.replace(NONE, line)
+    until = 1_797_724_800
+    assert "W05" not in codes(source, now=until + 14 * 86_400)
+    assert "W05" in codes(source, now=until + 14 * 86_400 + 1)
+
+
+def test_an_address_that_is_no_url_is_told():
+    assert "E10" in codes(mutated(("https://cache.acme.example ", "https://[ ")))
+    assert "E12" in codes(
+        mutated(issuer("preset: generic; iss: https://ci.example; jwks_url: https://["))
+    )

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from fakes.policies import lint, text
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secure_cache.model.errors import InvalidPolicy
@@ -23,6 +23,11 @@ def refused(source):
     with pytest.raises(InvalidPolicy) as caught:
         load_yaml(data, name="p.yaml")
     return caught.value.findings
+
+
+def check_refusal(error):
+    assert error.findings
+    assert all(finding.line >= 1 and finding.column >= 1 for finding in error.findings)
 
 
 def scalar(source):
@@ -202,31 +207,35 @@ documents = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(documents)
 def test_what_yaml_writes_is_read_back(document):
     node = load_yaml(yaml.safe_dump(document).encode(), name="p.yaml")
     assert plain(node) == document
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"- \r- x\r")
 def test_no_bytes_make_the_loader_fail_otherwise_than_with_findings(data):
     try:
         node = load_yaml(data, name="p.yaml")
     except InvalidPolicy as error:
-        assert error.findings
+        check_refusal(error)
     else:
         assert isinstance(node, ScalarNode | ListNode | MapNode)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab:-?[]{},&*!|>'\"%@` \n#\t<~0123", max_size=80))
 def test_no_text_makes_the_loader_fail_otherwise_than_with_findings(source):
     try:
         load_yaml(source.encode(), name="p.yaml")
     except InvalidPolicy as error:
-        assert error.findings
+        check_refusal(error)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_damage_to_a_policy_makes_lint_raise(data):
     source = text()

@@ -1,7 +1,7 @@
 """Whole names, whole segments, no regex."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_cache.policy.pattern import Pattern
@@ -23,7 +23,11 @@ def patterns(draw):
 @pytest.mark.parametrize(
     ("pattern", "matching", "other"),
     [
-        ("main", ["main"], ["Main", "main\n", "main ", "main-evil", "xmain", "main/x", "", "maın"]),
+        (
+            "main",
+            ["main"],
+            ["Main", "main\n", "main ", "main-evil", "xmain", "main/x", "", "ma\u0131n"],
+        ),
         ("release/*", ["release/1.2", "release/a_b+c@d-e"], ["release", "release/", "release/a/b"]),
         ("release/*", [], ["release-evil", "release/1\n", "release/ü", "x/release/1", "release/ "]),
         ("*/x", ["a/x"], ["/x", "a/b/x", "x"]),
@@ -67,17 +71,20 @@ def test_what_looks_like_a_regex_or_a_partial_glob_is_refused(text):
         Pattern.parse(text)
 
 
+@settings(deadline=None)
 @given(patterns(), patterns(), names)
 def test_a_pattern_that_covers_another_matches_all_that_it_matches(one, other, name):
     if one.covers(other) and other.matches(name):
         assert one.matches(name)
 
 
+@settings(deadline=None)
 @given(patterns())
 def test_a_pattern_covers_itself(pattern):
     assert pattern.covers(pattern)
 
 
+@settings(deadline=None)
 @given(names)
 def test_a_literal_matches_itself_alone(name):
     pattern = Pattern.parse(name)

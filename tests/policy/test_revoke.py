@@ -110,15 +110,22 @@ def test_facts_have_the_providers_own_names():
     policy = load(
         "version: 1\naudience: https://c.example\n"
         'issuers: { gl: { preset: gitlab, pin: { namespace_id: "72" } } }\n'
-        "rulesets: { s: [{ name: main, when: { branch: main }, tier: trusted, write: self, read: [] }] }\n"
+        "rulesets: { s: [{ name: main, when: { branch: main }, tier: trusted, write: self,"
+        " read: [] }] }\n"
         'projects: { p: { issuers: [gl], match: { project_id: "20" }, ruleset: s } }\n'
         'revocations: [{ id: r, match: { run_id: "99", actor_id: "1" }, reason: x }]\n'
     )
     claims = {
-        "iss": "https://gitlab.com", "namespace_id": "72", "project_id": "20",
-        "pipeline_source": "push", "ref": "main", "ref_type": "branch",
-        "ref_path": "refs/heads/main", "ref_protected": "true", "user_id": "1",
-    }  # fmt: skip
+        "iss": "https://gitlab.com",
+        "namespace_id": "72",
+        "project_id": "20",
+        "pipeline_source": "push",
+        "ref": "main",
+        "ref_type": "branch",
+        "ref_path": "refs/heads/main",
+        "ref_protected": "true",
+        "user_id": "1",
+    }
     assert policy.decide(identity_of(policy, claims)).allowed
     assert policy.refuses_token(identity_of(policy, claims), now=NOW) is None
     assert policy.refuses_token(identity_of(policy, {**claims, "pipeline_id": "99"}), now=NOW)
@@ -163,9 +170,14 @@ def test_a_new_epoch_hides_what_was_written_before():
 
 def test_a_revocation_is_named_before_an_epoch():
     both = mutated(
-        (NONE, 'epochs: { "mono:branch/main": 3 }\nrevocations:\n'
-               "  - { id: r, match: { project: mono }, reason: x }\n")
-    )  # fmt: skip
+        (
+            NONE,
+            (
+                'epochs: { "mono:branch/main": 3 }\nrevocations:\n'
+                "  - { id: r, match: { project: mono }, reason: x }\n"
+            ),
+        )
+    )
     policy = load(both)
     assert policy.hides(entry(token(policy), "mono:branch/main"), now=NOW).line == "revocation r"
 
@@ -206,7 +218,10 @@ def test_an_entry_of_an_issuer_that_is_gone_is_hidden():
     assert policy.hides(entry(writer, "mono:branch/main"), now=NOW).line == "default deny"
 
 
-MAIN = "      when: { branch: main }                # preset => event in [push, schedule] only\n      tier: trusted"
+MAIN = (
+    "      when: { branch: main }                # preset => event in [push, schedule] only\n"
+    "      tier: trusted"
+)
 LOWER = MAIN.replace("trusted", "contributor")
 
 

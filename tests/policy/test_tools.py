@@ -11,38 +11,51 @@ from secure_cache.policy.explain import compare, explain
 NONE = "revocations: []"
 
 
-def one(case, *, base="{ iss: self, prj: demo }"):
-    data = f"version: 1\nbase: {base}\ncases:\n  - {case}\n".encode()
-    (result,) = run_cases(load(text("self-issued.yaml")), load_cases(data, name="t.yaml"))
+def one(claims, expect="deny", *, how="claims"):
+    data = (
+        "version: 1\nbase: { iss: self, prj: demo }\ncases:\n"
+        f"  - {{ name: a, {how}: {claims}, expect: {expect} }}\n"
+    )
+    (result,) = run_cases(load(text("self-issued.yaml")), load_cases(data.encode(), name="t.yaml"))
     return result
 
 
+ON_MAIN = "{ branch: main }"
+WRITES = "rule: main, write: branch/main"
+
+
 @pytest.mark.parametrize(
-    ("case", "passed"),
+    ("claims", "expect", "passed"),
     [
-        ("{ name: a, claims: { branch: main }, expect: { rule: main, write: branch/main, read: [branch/main] } }", True),
-        ('{ name: a, claims: { branch: main }, expect: { rule: main, write: "demo:branch/main", read: ["demo:branch/main"] } }', True),
-        ("{ name: a, claims: { branch: main }, expect: { rule: main, write: branch/main, read: [], tier: trusted } }", False),
-        ("{ name: a, claims: { branch: main }, expect: { rule: main, write: null, read: [branch/main] } }", False),
-        ("{ name: a, claims: { branch: main }, expect: { rule: other, write: branch/main, read: [branch/main] } }", False),
-        ("{ name: a, claims: { branch: main }, expect: { rule: main, write: branch/main, read: [branch/main], tier: candidate } }", False),
-        ("{ name: a, claims: { branch: main }, expect: deny }", False),
-        ("{ name: a, claims: { role: auditor }, expect: { rule: auditor, write: null, read: [], audit: false } }", False),
-        ("{ name: a, claims: { prj: null, branch: main }, expect: deny }", True),
-        ("{ name: a, anonymous: true, expect: deny }", True),
-        ("{ name: a, claims: { iss: other, branch: main }, expect: deny }", True),
+        (ON_MAIN, f"{{ {WRITES}, read: [branch/main] }}", True),
+        (ON_MAIN, '{ rule: main, write: "demo:branch/main", read: ["demo:branch/main"] }', True),
+        (ON_MAIN, f"{{ {WRITES}, read: [], tier: trusted }}", False),
+        (ON_MAIN, f"{{ {WRITES}, read: [branch/main, branch/main] }}", False),
+        (ON_MAIN, "{ rule: main, write: null, read: [branch/main] }", False),
+        (ON_MAIN, "{ rule: other, write: branch/main, read: [branch/main] }", False),
+        (ON_MAIN, f"{{ {WRITES}, read: [branch/main], tier: candidate }}", False),
+        (ON_MAIN, f"{{ {WRITES}, read: [branch/main], tier: trusted, audit: false }}", True),
+        (ON_MAIN, "deny", False),
+        ("{ role: auditor }", "{ rule: auditor, write: null, read: [], audit: false }", False),
+        ("{ prj: null, branch: main }", "deny", True),
+        ("{ iss: other, branch: main }", "deny", True),
     ],
-)  # fmt: skip
-def test_a_case_compares_the_whole_decision(case, passed):
-    result = one(case)
+)
+def test_a_case_compares_the_whole_decision(claims, expect, passed):
+    result = one(claims, expect)
     assert result.passed is passed
     assert str(result).isprintable()
 
 
+def test_a_case_without_a_token_is_anonymous():
+    assert one("true", how="anonymous").passed
+
+
 def test_a_failed_case_says_where_it_stands_and_what_came_instead():
-    result = one("{ name: a, claims: { branch: main }, expect: deny }")
+    result = one(ON_MAIN)
     assert str(result) == (
-        "'a' (line 4): expected deny; got trusted, rule main, write demo:branch/main, read [demo:branch/main]"
+        "'a' (line 4): expected deny; got trusted, rule main, write demo:branch/main,"
+        " read [demo:branch/main]"
     )
 
 
@@ -135,23 +148,71 @@ def test_a_policy_does_not_differ_from_itself():
 MAIN = ("when: { branch: main } ", "claims: { environment: [a, b] }\n      when: { branch: main } ")
 STRUCTURE = [
     (MAIN, Direction.TIGHTENED, "mono: rule main: claims"),
-    (('"release/*"', '"release/1"'), Direction.TIGHTENED, "mono: rule release: when branch: release/* -> branch: release/1"),
-    (("read: [branch/main, base, self]", "read: [branch/main, self]"), Direction.TIGHTENED, "mono: rule pull-request: read"),
-    (("read: [branch/main, base, self]", "read: [base, branch/main, self]"), Direction.CHANGED, "mono: rule pull-request: read"),
-    (("      write: self                           # pr/104\n", ""), Direction.TIGHTENED, "mono: rule pull-request: write"),
-    (("tier: candidate", "tier: contributor"), Direction.TIGHTENED, "mono: rule merge-queue: tier candidate -> contributor"),
+    (
+        ('"release/*"', '"release/1"'),
+        Direction.TIGHTENED,
+        "mono: rule release: when branch: release/* -> branch: release/1",
+    ),
+    (
+        ("read: [branch/main, base, self]", "read: [branch/main, self]"),
+        Direction.TIGHTENED,
+        "mono: rule pull-request: read",
+    ),
+    (
+        ("read: [branch/main, base, self]", "read: [base, branch/main, self]"),
+        Direction.CHANGED,
+        "mono: rule pull-request: read",
+    ),
+    (
+        ("      write: self                           # pr/104\n", ""),
+        Direction.TIGHTENED,
+        "mono: rule pull-request: write",
+    ),
+    (
+        ("tier: candidate", "tier: contributor"),
+        Direction.TIGHTENED,
+        "mono: rule merge-queue: tier candidate -> contributor",
+    ),
     (("name: developer", "name: dev"), Direction.LOOSENED, "mono: rule dev is new"),
     (("name: developer", "name: dev"), Direction.TIGHTENED, "mono: rule developer is gone"),
-    (('repository_owner_id: "65"', 'repository_owner_id: ["65", "66"]'), Direction.CHANGED, "issuers: gha: pin"),
-    (("with: web, namespaces: [branch/main]", "with: web, namespaces: [branch/main, branch/x]"), Direction.CHANGED, "projects: mono: share"),
+    (
+        ('repository_owner_id: "65"', 'repository_owner_id: ["65", "66"]'),
+        Direction.CHANGED,
+        "issuers: gha: pin",
+    ),
+    (
+        ("with: web, namespaces: [branch/main]", "with: web, namespaces: [branch/main, branch/x]"),
+        Direction.CHANGED,
+        "projects: mono: share",
+    ),
     ((NONE, "deny: [{ name: d, issuers: [gha] }]"), Direction.TIGHTENED, "deny d"),
-    ((NONE, "revocations: [{ id: r, match: { project: web }, reason: x }]"), Direction.TIGHTENED, "revocation r"),
-    ((NONE, 'epochs: { "mono:branch/main": 2 }'), Direction.TIGHTENED, "epoch of mono:branch/main: 0 -> 2"),
-    ((NONE, "anonymous: { project: mono, read: [branch/main], ack: [public-read] }"), Direction.LOOSENED, "what anonymous requests read"),
+    (
+        (NONE, "revocations: [{ id: r, match: { project: web }, reason: x }]"),
+        Direction.TIGHTENED,
+        "revocation r",
+    ),
+    (
+        (NONE, 'epochs: { "mono:branch/main": 2 }'),
+        Direction.TIGHTENED,
+        "epoch of mono:branch/main: 0 -> 2",
+    ),
+    (
+        (NONE, "anonymous: { project: mono, read: [branch/main], ack: [public-read] }"),
+        Direction.LOOSENED,
+        "what anonymous requests read",
+    ),
     ((NONE, "log: { public: true }"), Direction.LOOSENED, "log: public"),
-    (("https://cache.acme.example ", "https://new.acme.example "), Direction.CHANGED, "audience https://cache.acme.example -> https://new.acme.example"),
-    (("when: { role: developer } ", "audit: true\n      when: { role: developer } "), Direction.LOOSENED, "mono: rule developer: audit"),
-]  # fmt: skip
+    (
+        ("https://cache.acme.example ", "https://new.acme.example "),
+        Direction.CHANGED,
+        "audience https://cache.acme.example -> https://new.acme.example",
+    ),
+    (
+        ("when: { role: developer } ", "audit: true\n      when: { role: developer } "),
+        Direction.LOOSENED,
+        "mono: rule developer: audit",
+    ),
+]
 OPPOSITE = {
     Direction.LOOSENED: Direction.TIGHTENED,
     Direction.TIGHTENED: Direction.LOOSENED,
@@ -208,3 +269,12 @@ def test_a_decision_reads_as_one_line():
     auditor = policy.decide(identity_of(policy, {"iss": "self", "prj": "demo", "role": "auditor"}))
     assert describe(auditor) == "contributor, rule auditor, write nothing, read [], audit"
     assert NOW
+
+
+def test_a_diff_tells_of_new_and_lost_projects():
+    docs = (
+        '  docs:\n    issuers: [gha]\n    match: { repository_id: "102" }\n    ruleset: standard\n'
+    )
+    smaller = load(mutated((docs, "")))
+    assert "loosened: projects: docs is new" in str(diff(smaller, load()))
+    assert "tightened: projects: docs is gone" in str(diff(load(), smaller))
