@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from secure_cache.model.errors import Broken, SecureCacheError
-from secure_cache.observability.redaction import Cleaned, clean_text, redact
+from secure_cache.observability.redaction import Cleaned, Redactor, clean_text
 
 MAX_TRACEBACK_LINES = 60
 
@@ -57,7 +57,7 @@ def configure_logging(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _Raised(with_traceback=threshold <= logging.DEBUG),
-            redact,
+            Redactor(),
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

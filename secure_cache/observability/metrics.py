@@ -87,6 +87,7 @@ class Metrics:
             ProcessCollector(registry=self._registry)
         self._bounded: dict[str, _Bounded] = {}
         self._finished: dict[tuple[str, ...], Counter] = {}
+        self._timed: dict[tuple[str, str], Histogram] = {}
         self._requests = self._counter(
             "requests", "Requests, at their end.", "method", "route", "status", "outcome", "reason"
         )
@@ -97,7 +98,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._into,
         )
-        self._bytes = self._counter("body_bytes", "Bytes of bodies, in and out.", "direction")
+        body_bytes = self._counter("body_bytes", "Bytes of bodies, in and out.", "direction")
+        self._bytes_in, self._bytes_out = body_bytes.labels("in"), body_bytes.labels("out")
         self._open = self._gauge("open_requests", "Requests at work.", "livesum")
         self._uploads = self._gauge("open_uploads", "Bodies being received.", "livesum")
         self._stored = self._counter("stored", "Entries that became readable.", "tier")
@@ -141,7 +143,10 @@ class Metrics:
         return Gauge(f"secure_cache_{name}", text, registry=self._into, multiprocess_mode=mode)
 
     def _label(self, name: str, value: str) -> str:
-        return self._bounded.setdefault(name, _Bounded())(value)
+        bounded = self._bounded.get(name)
+        if bounded is None:
+            bounded = self._bounded[name] = _Bounded()
+        return bounded(value)
 
     def request_started(self) -> None:
         self._open.inc()
@@ -162,11 +167,13 @@ class Metrics:
         if counter is None:
             counter = self._finished[key] = self._requests.labels(*key)
         counter.inc()
-        self._seconds.labels(method, outcome).observe(finished.seconds)
+        if (histogram := self._timed.get((method, outcome))) is None:
+            histogram = self._timed[method, outcome] = self._seconds.labels(method, outcome)
+        histogram.observe(finished.seconds)
         if finished.bytes_in:
-            self._bytes.labels("in").inc(finished.bytes_in)
+            self._bytes_in.inc(finished.bytes_in)
         if finished.bytes_out:
-            self._bytes.labels("out").inc(finished.bytes_out)
+            self._bytes_out.inc(finished.bytes_out)
 
     def upload_started(self) -> None:
         self._uploads.inc()

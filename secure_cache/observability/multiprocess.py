@@ -4,19 +4,52 @@ This module does not import prometheus_client: that reads the environment once, 
 decides for ever. The parent calls `shared_numbers` and gives the environment to its workers.
 """
 
+import fcntl
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
+_PREFIX = "secure-cache-metrics-"
+_LOCK = "lock"
+_YOUNG_SECONDS = 60
+
 
 @contextmanager
 def shared_numbers() -> Iterator[Mapping[str, str]]:
-    """The environment that makes workers share their numbers; the folder goes at the end."""
-    with tempfile.TemporaryDirectory(prefix="secure-cache-metrics-") as folder:
+    """The environment that makes workers share their numbers; the folder goes at the end.
+
+    A server that is killed leaves its folder behind. The next one to start takes it away: a
+    folder is in use for as long as its lock is held, which no kill can leave behind.
+    """
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder,
+        (Path(folder) / _LOCK).open("wb") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield {VARIABLE: folder}
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            status = folder.lstat()
+            # A folder that was made a moment ago may not have its lock yet.
+            young = time.time() - status.st_mtime < _YOUNG_SECONDS
+            if status.st_uid != os.getuid() or folder.is_symlink() or young:
+                continue
+            with (folder / _LOCK).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+        except OSError:
+            # In use, or being removed by another server that starts: either way not ours.
+            continue
 
 
 def forget_worker(environment: Mapping[str, str], pid: int) -> None:

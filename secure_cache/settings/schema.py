@@ -116,7 +116,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain_seconds: Annotated[float, Meta(gt=0, le=60, description="Seconds for the same.")] = 10.0
     anonymous_drain_bytes: Annotated[
         int, Meta(ge=0, description="Bytes of a refused upload read and forgotten, no valid token.")
-    ] = 1 << 20
+    ] = 64 << 20
     anonymous_drain_seconds: Annotated[
         float, Meta(gt=0, le=60, description="Seconds for the same.")
     ] = 2.0

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -134,3 +135,28 @@ def test_workers_count_together_and_a_dead_one_has_no_open_requests():
         folder = Path(environment["PROMETHEUS_MULTIPROC_DIR"])
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
+
+
+def aged(folder):
+    os.utime(folder, (1, 1))
+    return folder
+
+
+def test_a_folder_that_a_killed_server_left_behind_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "secure-cache-metrics-left"
+    left.mkdir(mode=0o700)
+    (left / "counter_1.db").write_bytes(b"x")
+    young = tmp_path / "secure-cache-metrics-young"
+    young.mkdir(mode=0o700)
+    other = tmp_path / "another-program"
+    other.mkdir()
+    (tmp_path / "secure-cache-metrics-link").symlink_to(other)
+    with shared_numbers() as first:
+        in_use = aged(Path(first["PROMETHEUS_MULTIPROC_DIR"]))
+        aged(left)
+        with shared_numbers():
+            assert in_use.exists()
+            assert not left.exists()
+            assert young.exists()
+            assert other.exists()
