@@ -303,13 +303,15 @@ class _Fsck:
 
     async def _check_commits(self, sizes: Sequence[int], size: int, head: Head | None) -> None:
         """The copies form one chain from 0, and take in each boot's batches one by one."""
-        last = Checkpoint(self._origin, 0, tree_hash(()))
+        last, known = Checkpoint(self._origin, 0, tree_hash(())), frozenset(sizes)
         for number in sizes:
             path = layout.commit(number)
             copy = await self._commit(path)
             if copy is None:
                 continue
-            if copy.size != number or copy.previous() != last:
+            if copy.prev_size > last.size and copy.prev_size not in known:
+                self._find(layout.commit(copy.prev_size), "is missing")
+            elif copy.size != number or copy.previous() != last:
                 self._find(path, f"does not follow the commit of {last.size} entries")
             if number in self._roots and copy.root != self._roots[number]:
                 self._find(path, "its root is not that of the entries", _STOP)

@@ -163,14 +163,19 @@ class LogService(LogReader):
 
         What is still pending then is durable, and whoever runs next sequences it.
         """
+        failed: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self.run)
             await self._writer.started()
             try:
                 yield
                 await self._flush_at_end()
+            except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it
+                failed = error
             finally:
                 group.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
     async def run(self) -> None:
         """Write and sequence until cancelled."""

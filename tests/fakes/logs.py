@@ -83,3 +83,9 @@ async def put_batch(store, sequence, leaves, *, boot=BOOT):
 async def finish(sequencer):
     while await sequencer.step():
         pass
+
+
+async def until(condition):
+    """Wait for something that no event tells of; the test's own timeout ends it."""
+    while not condition():  # noqa: ASYNC110
+        await anyio.sleep(0.001)
