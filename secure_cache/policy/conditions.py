@@ -24,6 +24,8 @@ WHEN_KINDS: Mapping[str, ContextKind] = {
     "role": ContextKind.ROLE,
     "context": ContextKind.OTHER,
 }
+FACTS = ("actor_id", "commit", "run_id")
+"""What revocations call by one name whatever the provider does."""
 PLAIN_NAME_KINDS = frozenset({"pull_request"})
 """Their names are numbers, or whatever the provider has instead: compared as text, not globbed."""
 

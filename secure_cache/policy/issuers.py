@@ -6,7 +6,7 @@ from typing import TypeVar
 from msgspec import UNSET, UnsetType
 
 from secure_cache.policy.compiled import CompiledIssuer
-from secure_cache.policy.conditions import claim_checks
+from secure_cache.policy.conditions import FACTS, claim_checks
 from secure_cache.policy.decision import Issuer
 from secure_cache.policy.duration import seconds
 from secure_cache.policy.preset import Preset, PresetOptions
@@ -102,7 +102,11 @@ def _options(
 ) -> PresetOptions:
     issuer = document.issuers[name]
     named = sorted(given(issuer.claims, {}).items())
-    extra = compared_claims(document, name) - preset.known_claims - preset.private_claims
+    extra = compared_claims(document, name)
+    if preset.mappable:
+        # Kept before anybody knows that a revocation will ask for them.
+        extra |= set(FACTS)
+    extra -= preset.known_claims | preset.private_claims | {claim for _, claim in named}
     kept = [(KEPT + claim, claim) for claim in sorted(extra)]
     return PresetOptions(
         trusted_events=frozenset(given(issuer.trusted_events, ())),

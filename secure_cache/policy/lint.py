@@ -28,8 +28,8 @@ def lint_document(
     lint_issuers(document, presets, report)
     lint_rulesets(document, presets, report)
     lint_projects(document, presets, report)
-    lint_denies(document, report)
-    lint_revocations(document, report, now=now)
+    lint_denies(document, presets, report)
+    lint_revocations(document, presets, report, now=now)
     lint_epochs(document, report)
     lint_anonymous(document, report)
     name = document.shadow_policy

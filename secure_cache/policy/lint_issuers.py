@@ -136,7 +136,11 @@ def _lint_events(subject: _Subject) -> None:
 
 def _lint_mapping(subject: _Subject) -> None:
     preset = subject.preset
-    for key in given(subject.issuer.claims, {}):
+    mapped = given(subject.issuer.claims, {})
+    if preset.mappable and ("event" in mapped) != (subject.issuer.trusted_events is not UNSET):
+        what = "a mapped event and trusted_events go together"
+        subject.add("E15", what, "write both, or neither", "claims", "event")
+    for key in mapped:
         if key not in preset.mappable:
             known = ", ".join(sorted(preset.mappable)) or "none: its claims have fixed names"
             what = f"{show(key)} cannot be mapped to a claim"

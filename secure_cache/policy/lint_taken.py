@@ -1,19 +1,20 @@
 """Lint of what takes away, and of the anonymous rule: `deny:`, `revocations:`, `epochs:`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import UNSET, UnsetType
 
 from secure_cache.model.clock import parse_rfc3339
 from secure_cache.model.names import Namespace, parse_key
-from secure_cache.policy.conditions import any_of
+from secure_cache.policy.conditions import FACTS, any_of
 from secure_cache.policy.duration import seconds
 from secure_cache.policy.finding import show
 from secure_cache.policy.issuers import given
 from secure_cache.policy.lint_issuers import lint_claim_names
 from secure_cache.policy.lint_projects import is_private
 from secure_cache.policy.lint_rules import compile_when, lint_namespace
+from secure_cache.policy.preset import Preset
 from secure_cache.policy.report import Report, Step
 from secure_cache.policy.schema import DenyDocument, PolicyDocument, RevocationDocument
 
@@ -24,7 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PUBLIC_READ = "public-read"
 
 
-def lint_denies(document: PolicyDocument, report: Report) -> None:
+def lint_denies(document: PolicyDocument, presets: Mapping[str, Preset], report: Report) -> None:
     names: set[str] = set()
     for index, deny in enumerate(document.deny):
         path = ("deny", index)
@@ -34,11 +35,20 @@ def lint_denies(document: PolicyDocument, report: Report) -> None:
         _lint_names(deny, document, report, path)
         if deny.when is not UNSET:
             compile_when(deny.when, report, (*path, "when"))
-        lint_claim_names(given(deny.claims, {}), (), report, (*path, "claims"))
+        # A misspelt claim would deny nobody.
+        asked = _presets_of(document, given(deny.issuers, tuple(document.issuers)), presets)
+        lint_claim_names(given(deny.claims, {}), asked, report, (*path, "claims"))
         conditions = (deny.projects, deny.issuers, deny.when, deny.claims)
         if all(condition is UNSET for condition in conditions):
             what = "a deny rule without any condition"
             report.add("E15", what, "add projects, issuers, when or claims", *path)
+
+
+def _presets_of(
+    document: PolicyDocument, issuers: Iterable[str], presets: Mapping[str, Preset]
+) -> list[Preset]:
+    found = [document.issuers[name].preset for name in issuers if name in document.issuers]
+    return [presets[name] for name in found if name in presets]
 
 
 def _lint_names(
@@ -71,7 +81,9 @@ def _lint_full_namespace(
         report.add("E17", what, "check its spelling", *path)
 
 
-def lint_revocations(document: PolicyDocument, report: Report, *, now: float) -> None:
+def lint_revocations(
+    document: PolicyDocument, presets: Mapping[str, Preset], report: Report, *, now: float
+) -> None:
     ids: set[str] = set()
     for index, revocation in enumerate(document.revocations):
         path = ("revocations", index)
@@ -79,6 +91,7 @@ def lint_revocations(document: PolicyDocument, report: Report, *, now: float) ->
             report.add("E18", f"a second revocation {revocation.id}", "rename one", *path, "id")
         ids.add(revocation.id)
         _lint_match(document, revocation, report, (*path, "match"))
+        _lint_facts(document, revocation, presets, report, (*path, "match"))
         since = _time(revocation.since, report, (*path, "since"))
         until = _time(revocation.until, report, (*path, "until"))
         if since is not None and until is not None and since > until:
@@ -144,6 +157,30 @@ def _lint_match(
                 )
             elif key in checks:
                 _lint_form(checks[key], value, report, (*path, key))
+
+
+def _lint_facts(
+    document: PolicyDocument,
+    revocation: RevocationDocument,
+    presets: Mapping[str, Preset],
+    report: Report,
+    path: tuple[Step, ...],
+) -> None:
+    """W09: no issuer that it speaks of has such a fact in its tokens."""
+    named = revocation.match.issuer
+    issuers = document.issuers if named is UNSET else any_of(named)
+    asked = _presets_of(document, issuers, presets)
+    for fact in FACTS:
+        if getattr(revocation.match, fact) is UNSET or not asked:
+            continue
+        claims = [preset.facts.get(fact, fact) for preset in asked]
+        known = any(
+            preset.mappable or claim in preset.known_claims
+            for preset, claim in zip(asked, claims, strict=True)
+        )
+        if not known:
+            what = f"no token that this speaks of has a {fact}"
+            report.add("W09", what, "match by namespace, rule or jti_sha256", *path, fact)
 
 
 def _lint_form(

@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from secure_cache.model.entry import Entry
 from secure_cache.model.identity import ClaimValue, Identity
 from secure_cache.policy.compiled import Revocation, Tables
-from secure_cache.policy.conditions import says
+from secure_cache.policy.conditions import FACTS, says
 from secure_cache.policy.decide import Job, decide, find_job
-from secure_cache.policy.decision import Decision, Hidden
+from secure_cache.policy.decision import Decision, Hidden, Issuer
 
 ENTRY_ONLY = frozenset({"key", "policy_sha256"})
 """A revocation that names one of these speaks of entries alone: no token has them."""
-FACTS = frozenset({"run_id", "actor_id", "commit"})
 
 
 def refuses_token(tables: Tables, identity: Identity, *, now: float) -> Hidden | None:
@@ -109,15 +108,20 @@ def _entry_facts(tables: Tables, entry: Entry) -> dict[str, ClaimValue]:
     }
 
 
+def fact_claims(issuer: Issuer) -> Mapping[str, str]:
+    """Which claims of an issuer's tokens hold the facts: as the preset says, else as the admin
+    has mapped them, else of the same name."""
+    mapped = {what: claim for what, claim in issuer.options.claim_names if what in FACTS}
+    return {fact: fact for fact in FACTS} | mapped | dict(issuer.preset.facts)
+
+
 def _writer_facts(tables: Tables, identity: Identity) -> dict[str, ClaimValue]:
     """What the two have in common. The issuer answers to its name then, its name today and its
     `iss`, so that a renamed issuer does not escape."""
     claims = identity.claim_map
     issuer = tables.issuers.get(identity.iss)
-    names = {} if issuer is None else issuer.issuer.preset.facts
-    facts: dict[str, ClaimValue] = {
-        fact: claims.get(names.get(fact, fact)) for fact in sorted(FACTS)
-    }
+    names: Mapping[str, str] = {} if issuer is None else fact_claims(issuer.issuer)
+    facts: dict[str, ClaimValue] = {fact: claims.get(names.get(fact, fact)) for fact in FACTS}
     known = () if issuer is None else (issuer.issuer.name,)
     facts["issuer"] = (identity.issuer, identity.iss, *known)
     facts["jti_sha256"] = identity.token_id

@@ -229,6 +229,10 @@ FIRES = [
         "W09",
         [('match: { repository_id: "74" }', 'match: { repositry_id: "74", repository_id: "74" }')],
     ),
+    ("W09", [(NONE, 'deny: [{ name: d, claims: { actr_id: "1" } }]')]),
+    ("W09", [revocation('{ issuer: laptops, run_id: "1" }')]),
+    ("E15", [issuer("preset: generic; iss: ci; jwks_file: k; trusted_events: [push]")]),
+    ("E15", [issuer("preset: generic; iss: ci; jwks_file: k; claims: { event: e }")]),
     (
         "W10",
         [

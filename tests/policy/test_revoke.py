@@ -1,7 +1,7 @@
 """What a policy takes back."""
 
 import pytest
-from fakes.policies import NOW, entry, github, load, mutated
+from fakes.policies import NOW, entry, github, load, mutated, text
 
 from secure_cache.model.clock import rfc3339
 from secure_cache.model.identity import Identity
@@ -257,3 +257,21 @@ def test_a_renamed_issuer_or_rule_hides_nothing_and_escapes_no_revocation():
     assert (
         load(renamed.replace("issuer: actions }", 'run_id: "6" }')).hides(written, now=NOW) is None
     )
+
+
+def test_a_generic_issuer_keeps_what_a_later_revocation_will_ask_for():
+    source = text("generic.yaml").replace(
+        "      base: change_base\n", "      base: change_base\n      run_id: build\n"
+    )
+    source = source.replace(NONE, 'revocations: [{ id: r, match: { run_id: "5" }, reason: x }]')
+    policy = load(source)
+    claims = {
+        "iss": "https://ci.example.com",
+        "repository": "acme/app",
+        "git_branch": "main",
+        "commit": "abc",
+    }
+    for build, refused in (("5", True), ("6", False)):
+        bearer = identity_of(policy, claims | {"build": build})
+        assert bearer.claim_map["commit"] == "abc"
+        assert (policy.refuses_token(bearer, now=NOW) is not None) is refused
