@@ -223,7 +223,8 @@ def _read_token(file: str | None) -> str:
         if value:
             return clean_token(value, where="SECURE_CACHE_TOKEN")
     if file in {None, "-"}:
-        return clean_token(sys.stdin.read(_MAX_TOKEN_BYTES + 1), where="stdin")
+        data = sys.stdin.buffer.read(_MAX_TOKEN_BYTES + 1)
+        return clean_token(data.decode("ascii", "replace"), where="stdin")
     assert file is not None  # noqa: S101 - for the type checker
     if file.count(".") == 2 and file.startswith("eyJ"):
         raise click.UsageError(

@@ -33,7 +33,7 @@ def call(capsys, monkeypatch):
 
     def run_it(*arguments, stdin: str = "") -> Called:
         capsys.readouterr()
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         code = run([str(argument) for argument in arguments], os.environ)
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err

@@ -16,16 +16,17 @@ def token(call, installation):
 def test_it_reads_stdin_a_file_or_the_environment(call, token, tmp_path, monkeypatch):
     file = tmp_path / "token"
     file.write_text(f"  {token}\n")
-    outputs = {
-        call("token", "inspect", stdin=f"{token}\n").out,
-        call("token", "inspect", "-", stdin=token).out,
-        call("token", "inspect", file).out,
-    }
     monkeypatch.setenv("SECURE_CACHE_TOKEN", token)
-    outputs.add(call("token", "inspect").out)
-    assert {output.split("unverified expiry")[0] for output in outputs} == {
-        outputs.pop().split("unverified expiry")[0]
-    }
+    outputs = [call("token", "inspect", "--json").out]
+    monkeypatch.delenv("SECURE_CACHE_TOKEN")
+    outputs += [
+        call("token", "inspect", "--json", stdin=f"{token}\n").out,
+        call("token", "inspect", "-", "--json", stdin=token).out,
+        call("token", "inspect", file, "--json").out,
+    ]
+    claims = [json.loads(output)["unverified_claims"] for output in outputs]
+    assert claims[0]["branch"] == "main"
+    assert claims == [claims[0]] * 4
 
 
 def test_what_is_not_proved_is_called_so(call, token):
@@ -75,7 +76,9 @@ def test_another_servers_token_is_not_verified(call, token, tmp_path):
     assert done.code == 4
 
 
-@pytest.mark.parametrize("text", ["", "x", "a.b", "Bearer a.b.c", "a.b.c\nd.e.f", "a.b.c" * 9000])
+@pytest.mark.parametrize(
+    "text", ["", "x", "a.b", "\xff.\xfe.\xfd", "Bearer a.b.c", "a.b.c\nd.e.f", "a.b.c" * 9000]
+)
 def test_what_is_no_token_is_refused_without_repeating_it(text, call):
     done = call("token", "inspect", stdin=text)
     assert done.code == 4
