@@ -70,17 +70,10 @@ class When:
             self.pattern is None or self.pattern.matches(context.name)
         )
 
-    def owns(self, kind: str, namespace_id: str) -> bool:
-        """True when the namespace is by its own name one of those that this speaks of."""
-        if self.pattern is None:
-            return False
-        if self.kind is ContextKind.BRANCH:
-            return kind == "branch" and self.pattern.matches(namespace_id)
-        # `<base>/<name of the queued merge>`, and the latter never has a slash.
-        base = namespace_id.rpartition("/")[0]
-        return (
-            self.kind is ContextKind.MERGE_QUEUE and kind == "queue" and self.pattern.matches(base)
-        )
+    def speaks_of(self, subject: tuple[ContextKind, str]) -> bool:
+        """True when a namespace is by its own name one of those that this speaks of."""
+        kind, name = subject
+        return self.kind is kind and self.pattern is not None and self.pattern.matches(name)
 
     def covers(self, other: "When") -> bool:
         """True when every job that `other` speaks of is one of these."""
@@ -92,6 +85,17 @@ class When:
 
     def __str__(self) -> str:
         return f"{self.key}: {'any' if self.pattern is None else self.pattern.text}"
+
+
+def namespace_subject(kind: str, namespace_id: str) -> tuple[ContextKind, str] | None:
+    """What a rule has to match to speak of a namespace, by the namespace's own name: its branch,
+    or the base branch of its queue. None for kinds that no rule can raise above contributor."""
+    if kind == "branch":
+        return ContextKind.BRANCH, namespace_id
+    if kind == "queue":
+        # `<base>/<name of the queued merge>`, and the latter never has a slash.
+        return ContextKind.MERGE_QUEUE, namespace_id.rpartition("/")[0]
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from secure_cache.model.identity import Context, Identity
 from secure_cache.model.names import Namespace
 from secure_cache.model.tiers import Tier
 from secure_cache.policy.compiled import CompiledIssuer, CompiledProject, Own, Rule, Tables
-from secure_cache.policy.conditions import first_failing
+from secure_cache.policy.conditions import first_failing, namespace_subject
 from secure_cache.policy.decision import Decision
 from secure_cache.policy.preset import Claims, Unclassifiable
 
@@ -86,14 +86,14 @@ def _classified(
 def grant(job: Job, rule: Rule) -> Decision:
     """Step 7."""
     reason = f"rule {rule.name}"
+    own = job.own
+    own_tier = Tier.CONTRIBUTOR if own is None else job.project.tiers.of_namespace(own)
     write = None
-    if rule.writes and job.own is not None:
-        tiers = job.project.tiers
-        if tiers.may_write(rule.when, rule.tier, job.own):
-            write = job.own
+    if rule.writes and own is not None:
+        if own_tier is rule.tier and _names(rule, own):
+            write = own
         else:
-            keeper = tiers.of_namespace(job.own)
-            reason += f"; it may not write its namespace, which is kept for {keeper} jobs"
+            reason += f"; it may not write its namespace, which is kept for {own_tier} jobs"
     return Decision(
         allowed=True,
         reason=reason,
@@ -101,7 +101,7 @@ def grant(job: Job, rule: Rule) -> Decision:
         rule=rule.name,
         tier=rule.tier,
         write=write,
-        read=_reads(job, rule),
+        read=_reads(job, rule, own_tier),
         audit=rule.audit,
         context=job.context,
     )
@@ -139,7 +139,15 @@ def _own_namespace(project: str, context: Context) -> Namespace | None:
     return Namespace(project, context.namespace_kind, context.namespace_id)
 
 
-def _reads(job: Job, rule: Rule) -> tuple[Namespace, ...]:
+def _names(rule: Rule, own: Namespace) -> bool:
+    """Above contributor a rule gives only namespaces that it speaks of by their own names."""
+    if rule.tier is Tier.CONTRIBUTOR:
+        return True
+    subject = namespace_subject(own.kind, own.id)
+    return subject is not None and rule.when.speaks_of(subject)
+
+
+def _reads(job: Job, rule: Rule, own_tier: Tier) -> tuple[Namespace, ...]:
     """What the rule grants, in its order and without repetition. `rule.granted` holds no fixed
     namespace below the rule's tier; what depends on the job is judged here."""
     found: dict[Namespace, None] = {}
@@ -147,15 +155,14 @@ def _reads(job: Job, rule: Rule) -> tuple[Namespace, ...]:
         if isinstance(read, Namespace):
             found[read] = None
             continue
-        namespace = _resolve(job, read)
-        if namespace is not None and job.project.tiers.of_namespace(namespace) >= rule.tier:
+        # A base is trusted, or it is none: see `_base`.
+        namespace = _base(job) if read is Own.BASE else job.own
+        if namespace is not None and (read is Own.BASE or own_tier >= rule.tier):
             found[namespace] = None
     return tuple(found)
 
 
-def _resolve(job: Job, read: Own) -> Namespace | None:
-    if read is Own.SELF:
-        return job.own
+def _base(job: Job) -> Namespace | None:
     base = job.context.base
     # An untrusted base is somebody else's unreviewed branch.
     if not base or not job.project.tiers.trusts_branch(base):
