@@ -1,7 +1,7 @@
 """`secure-cache serve`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 import click
@@ -39,7 +39,7 @@ def serve_command(config: Path, *, strict_status: bool, **overrides: str | int |
     serve(config, settings, _announce)
 
 
-def _override(options: Mapping[str, object], environ: "os._Environ[str]") -> None:
+def _override(options: Mapping[str, object], environ: MutableMapping[str, str]) -> None:
     """By environment, because workers are processes of their own and read settings anew."""
     for name, value in options.items():
         if value is not None:
