@@ -21,6 +21,7 @@ from secure_cache.model.errors import (
     VersionMismatch,
 )
 from secure_cache.storage.beneath import Beneath
+from secure_cache.storage.durable import Durability
 from secure_cache.storage.filesystem import FilesystemStore
 from secure_cache.storage.posix import translate
 from secure_cache.storage.reading import open_object
@@ -172,6 +173,17 @@ async def test_a_failed_fsync_ends_all_writing_and_tells_the_process(tmp_path, m
     assert len(told) == 1
     assert drafts(store) == []
     await store.close()
+
+
+async def test_the_process_is_told_of_the_first_failed_fsync_only():
+    told = []
+    durability = Durability(told.append)
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable):
+            durability.sync(-1, "a")
+    with pytest.raises(StorageUnavailable, match="fsync of a"):
+        durability.require()
+    assert len(told) == 1
 
 
 async def test_an_upload_whose_commit_failed_can_not_be_committed_after_all(store):

@@ -82,6 +82,18 @@ async def test_a_link_in_a_folders_place_is_not_followed(store, outside):
         await names(store, "a/b/")
 
 
+async def test_a_link_from_one_namespace_to_another_is_not_followed(store):
+    await store.create("demo/branch/main/key", b"trusted")
+    (store.root / "demo" / "pr").mkdir()
+    (store.root / "demo" / "pr" / "1").symlink_to("../branch/main")
+    (store.root / "other").symlink_to("demo")
+    for name in ("demo/pr/1/key", "other/branch/main/key"):
+        await read_calls(store, name)
+        await write_calls(store, name)
+        await write_calls(store, f"{name}2")
+    assert await names(store) == ["demo/branch/main/key"]
+
+
 async def test_a_folder_swapped_for_a_link_after_we_knew_it_is_not_followed(store, outside):
     await store.create("a/b/real", b"x")
     (store.root / "a" / "b").rename(store.root / "a" / "aside")

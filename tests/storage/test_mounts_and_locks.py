@@ -4,14 +4,16 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 
 from secure_cache.model.errors import CorruptObject, Misconfigured, StorageUnavailable
 from secure_cache.storage.beneath import Beneath
 from secure_cache.storage.filesystem import FilesystemStore
-from secure_cache.storage.locks import FlockTurn, StripedLocks
+from secure_cache.storage.locks import FlockTurn, StripedLocks, try_flock
 from secure_cache.storage.memory import AlwaysTurn, ImmutableObjectTouched, MemoryStore
 from secure_cache.storage.mounts import MOUNTINFO, filesystem_type, require_local_filesystem
 
@@ -114,6 +116,7 @@ async def test_only_one_has_the_turn(tmp_path):
 
 HOLDER = """
 import sys, anyio
+from functools import partial
 from pathlib import Path
 from secure_cache.storage.locks import FlockTurn
 print(anyio.run(FlockTurn(Path(sys.argv[1])).try_take), flush=True)
@@ -178,6 +181,41 @@ def test_a_lock_file_that_was_removed_while_one_waited_is_not_trusted(tmp_path):
         assert inside == []
     waiter.join(20)
     assert inside == [(tmp_path / ".locks" / stripe).stat().st_ino]
+
+
+def test_a_lock_file_that_is_removed_between_opening_and_locking_it_is_opened_again(
+    tmp_path, monkeypatch
+):
+    removed = []
+
+    def remove_first(fd: int) -> bool:
+        if not removed:
+            removed.extend(path.unlink() or path for path in (tmp_path / ".locks").iterdir())
+        return try_flock(fd)
+
+    monkeypatch.setattr("secure_cache.storage.locks.try_flock", remove_first)
+    late = StripedLocks(Beneath(tmp_path), longest_wait=0.05)
+    with StripedLocks(Beneath(tmp_path)).held("a"):
+        assert len(removed) == 1
+        with pytest.raises(StorageUnavailable), late.held("a"):
+            pass
+
+
+@pytest.mark.parametrize("change", ["replace", "delete"])
+async def test_changes_wait_for_the_lock_of_their_object(tmp_path, change):
+    store = FilesystemStore(tmp_path)
+    await store.check()
+    info = await store.create("a", b"x")
+    async with anyio.create_task_group() as tasks:
+        with StripedLocks(Beneath(tmp_path)).held("a"):
+            if change == "replace":
+                tasks.start_soon(partial(store.replace, "a", b"y", expected=info.version))
+            else:
+                tasks.start_soon(store.delete, "a")
+            await anyio.sleep(0.05)
+            assert await store.head("a") == info
+    assert [found async for found in store.list("")] != [info]
+    await store.close()
 
 
 async def test_an_immutable_memory_store_fails_who_changes_an_object():
