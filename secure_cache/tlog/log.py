@@ -237,7 +237,9 @@ class LogService(LogReader):
             stored = await self._head.get(layout.HEAD, max_bytes=MAX_HEAD_BYTES)
         except NotFound as error:
             raise LogInconsistent("the log has no head") from error
-        head = Head.decode(stored.data, origin=self._origin)
+        self._strike(Head.decode(stored.data, origin=self._origin))
+
+    def _strike(self, head: Head) -> None:
         for name in [name for name in self._owed if name.sequence <= head.consumed_of(name.boot)]:
             self._owed_entries -= self._owed.pop(name)
 
@@ -257,4 +259,5 @@ class LogService(LogReader):
 
     def _committed(self, head: Head) -> None:
         self._commit_index.add(head)
+        self._strike(head)
         self._tell("log.committed", {"size": head.size, "entries": head.size - head.prev_size})

@@ -31,11 +31,18 @@ async def put_immutable(
         await store.create(name, data)
     except AlreadyExists:
         # One byte more than ours is enough to tell another object from ours.
-        stored = await store.get(name, max_bytes=max(len(data) + 1, 1 << 20))
+        try:
+            stored = await store.get(name, max_bytes=max(len(data) + 1, 1 << 20))
+        except NotFound:
+            # A partial tile, swept by a replica that is further on. Ours is garbage then, and
+            # harmless; giving up here would be the same as not knowing.
+            await put_immutable(store, name, data, rewrite_equal=rewrite_equal)
+            return
         if stored.data != data:
             raise LogInconsistent(f"{name} exists with other bytes than the log implies") from None
         if rewrite_equal:
-            await _rewrite(store, name, data, version=stored.info.version)
+            # False: another replica writes the same bytes, or has swept this partial tile.
+            await rewrite(store, name, data, version=stored.info.version)
 
 
 async def swap(store: ObjectStore, name: str, data: bytes, *, expected: str) -> bool:
@@ -56,9 +63,16 @@ async def swap(store: ObjectStore, name: str, data: bytes, *, expected: str) -> 
     return True
 
 
-async def _rewrite(store: ObjectStore, name: str, data: bytes, *, version: str) -> None:
+async def rewrite(store: ObjectStore, name: str, data: bytes, *, version: str) -> bool:
+    """Write the bytes that are there once more, durably; False when they changed meanwhile.
+
+    Reading back tells nothing about it, so an unknown outcome is an error here.
+
+    Raises:
+        StorageUnavailable: it may or may not have been written; call again.
+    """
     try:
         await store.replace(name, data, expected=version)
-    except (VersionMismatch, NotFound):
-        # Another replica rewrites the same bytes, or has already swept this partial tile.
-        return
+    except VersionMismatch:
+        return False
+    return True

@@ -47,20 +47,18 @@ class Publications:
         """
         # Only what was seen before the read began may be held against what it gives.
         before = self._newest
-        stored = None
         try:
             if before is None:
                 stored = await self._store.get(layout.CHECKPOINT, max_bytes=MAX_NOTE_BYTES)
             else:
-                stored = await self._store.get_if_changed(
+                changed = await self._store.get_if_changed(
                     layout.CHECKPOINT, version=before.version, max_bytes=MAX_NOTE_BYTES
                 )
+                if changed is None:
+                    return before
+                stored = changed
         except NotFound as error:
             raise LogInconsistent("the log has no checkpoint") from error
-        if stored is None:
-            if before is None:
-                raise LogInconsistent("the log has no checkpoint")
-            return before
         found = self._open(stored.data, stored.info.version)
         if before is not None:
             _check_order(before.checkpoint, found.checkpoint)

@@ -42,7 +42,7 @@ from secure_cache.tlog.commit import Growth, grow, verify_growth
 from secure_cache.tlog.edge import Edge
 from secure_cache.tlog.head import MAX_HEAD_BYTES, Batch, Head, Mark
 from secure_cache.tlog.note import NoteSigner
-from secure_cache.tlog.objects import put_immutable, swap
+from secure_cache.tlog.objects import put_immutable, rewrite, swap
 from secure_cache.tlog.pending import BatchName
 from secure_cache.tlog.publication import Publications
 from secure_cache.tlog.reader import TileCache, TreeReader, store_fetch
@@ -62,8 +62,8 @@ class SequencerLimits:
         forget_boot_seconds: how long a boot must have been idle before its mark is dropped.
     """
 
-    batches: int = 64
-    batch_bytes: int = 32 * 1024 * 1024
+    batches: int = 1024
+    batch_bytes: int = 8 * 1024 * 1024
     forget_boot_seconds: int = 24 * 3600
 
 
@@ -214,8 +214,8 @@ class Sequencer:
         counts = tuple(Batch(str(name), len(leaves)) for name, leaves in batches)
         if growth.root != head.root or counts != head.batches:
             raise LogInconsistent(f"the batches of commit {head.size} do not lead to its root")
-        if self._rewrite_equal and not await swap(
-            self._head, layout.HEAD, head.encode(), expected=stored.version
+        if self._rewrite_equal and not await rewrite(
+            self._head, layout.HEAD, head.encode(), version=stored.version
         ):
             return True
         await self._complete(head, growth)

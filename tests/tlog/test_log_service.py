@@ -159,3 +159,21 @@ async def test_an_error_of_the_body_comes_out_as_it_is():
     with pytest.raises(KeyError):
         async with log.running():
             raise KeyError("of the body")
+
+
+async def test_a_busy_log_does_not_take_its_own_commits_for_a_backlog():
+    """There is always something more to sequence, so that nobody rests to count anew."""
+    store, owed = MemoryStore(), []
+
+    async def pause(_seconds):
+        if len(owed) < 20:
+            await put_batch(store, len(owed) + 1, [b"another's %d" % len(owed)])
+            owed.append(log.owed)
+        else:
+            await anyio.sleep(0.001)
+
+    log = await new_log(store, pause=pause)
+    async with log.running():
+        await log.append(b"ours")
+        await until(lambda: len(owed) == 20)
+    assert owed[5:] == [0] * 15

@@ -65,9 +65,11 @@ async def test_a_running_log_stops_accepting_when_it_is_rolled_back_and_says_so(
             await log._pause(0.001)
         with pytest.raises(LogInconsistent):
             await log.append(b"refused")
+        assert isinstance(log.fault, LogInconsistent)
         await restore(store, newest, ("head", "checkpoint"))
         while "log.recovered" not in told:
             await log._pause(0.001)
+        assert log.fault is None
         await log.append(b"fine again")
         assert await log.flush()
     assert [entry async for _, entry in log.entries(20)] == [b"fine", b"fine again"]
@@ -143,3 +145,16 @@ async def test_a_checkpoint_rolled_back_by_one_commit_is_published_again_or_refu
     with pytest.raises(LogInconsistent, match="committed batch is missing"):
         await finish(sequencer_of(store))
     assert (await store.get("checkpoint", max_bytes=1 << 20)).data != newest
+
+
+async def test_a_head_that_vanishes_while_the_log_runs_is_a_fault_and_ends_no_server():
+    store = MemoryStore()
+    told = []
+    log = await grown_log(store, (3,))
+    log = open_log(store, tell=lambda event, facts: told.append((event, facts.get("code"))))
+    async with log.running():
+        await log.append(b"entry")
+        await store.delete("head")
+        while ("log.faulted", "log-inconsistent") not in told:
+            await log._pause(0.001)
+    assert log.fault is not None

@@ -37,15 +37,15 @@ async def test_real_tiles_of_256_hashes_survive_the_same_faults(seed):
 @pytest.mark.slow
 async def test_many_histories_together():
     crashes = commits = entries = 0
-    for seed in range(10_000, 10_300):
+    for seed in range(10_000, 10_150):
         world = World(seed)
         await world.run(REQUESTS)
         crashes += world.crashes
         commits += len(world.roots)
         entries += len(world.acked)
-    assert crashes > 3000
-    assert commits > 3000
-    assert entries > 3000
+    assert crashes > 1000
+    assert commits > 5000
+    assert entries > 10_000
 
 
 class SignsBeforeTheCommit(Sequencer):
