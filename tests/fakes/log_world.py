@@ -17,8 +17,9 @@ import anyio
 
 from secure_cache.model.errors import (
     AlreadyExists,
-    LogInconsistent,
+    Broken,
     NotFound,
+    Refused,
     StorageUnavailable,
     Unavailable,
     VersionMismatch,
@@ -384,7 +385,7 @@ class World:
     async def watched(self, work: Awaitable):
         try:
             return await work
-        except (LogInconsistent, AssertionError) as error:
+        except (Broken, Refused, AssertionError) as error:
             self.failure = self.failure or error
             await anyio.sleep_forever()
 
