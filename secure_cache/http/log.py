@@ -8,6 +8,7 @@ unless the policy makes the log public.
 from litestar import Request, get
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.response import Response
 
 from secure_cache.http.services import Services, TheCaller
@@ -35,7 +36,7 @@ def public_routes(services: Services) -> list[HTTPRouteHandler]:
 def tile_route(services: Services) -> HTTPRouteHandler:
     @get("/log/tile/{path:path}", summary="Tiles and entry bundles")
     async def tile(
-        request: Request[object, object, State], caller: TheCaller, path: str
+        request: Request[object, object, State], caller: TheCaller, path: FromPath[str]
     ) -> Response[bytes]:
         """A tile under its C2SP path; the raw path is read, so that it has one spelling only."""
         del path

@@ -3,16 +3,17 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Annotated, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from secure_cache.core.access import Access, Caller
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.http.nx import NxCache
 from secure_cache.tlog.ports import PublishedLog
 
-TheCaller: TypeAlias = Annotated[Caller, Dependency(skip_validation=True)]
+TheCaller: TypeAlias = NamedDependency[SkipValidation[Caller]]
 """The caller of a request, made by the application itself: the framework must not rebuild it."""
 
 

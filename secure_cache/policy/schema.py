@@ -166,9 +166,9 @@ class RevocationDocument(Document, frozen=True, kw_only=True):
 
     id: Name
     match: RevocationMatch
-    reason: Text
     since: Time | UnsetType = UNSET
     until: Time | UnsetType = UNSET
+    reason: Text | UnsetType = UNSET
 
 
 class AnonymousDocument(Document, frozen=True, kw_only=True):
