@@ -77,14 +77,9 @@ class Running:
 def secure_cache(directory: Path, workers: int) -> Running:
     """Ours, as `init` sets it up: authentication, policy, signing and the log are all on."""
     command = str(Path(sys.executable).with_name("secure-cache"))
-    subprocess.run([command, "init", str(directory)], check=True, stdout=subprocess.DEVNULL)
+    _say([command, "init", str(directory)])
     config = f"--config={directory / 'secure-cache.toml'}"
-    issued = subprocess.run(
-        [command, "token", "issue", config, "--project=demo", "--branch=main"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    token = _say([command, "token", "issue", config, "--project=demo", "--branch=main"])
     port = _free_port()
     process = _start(
         [
@@ -99,7 +94,14 @@ def secure_cache(directory: Path, workers: int) -> Running:
         {},
     )
     name = f"secure-cache, {workers} worker{'s' if workers > 1 else ''}"
-    return _ready(Running(name, port, issued.stdout.strip(), "/v1/cache/{key}", process), directory)
+    return _ready(Running(name, port, token, "/v1/cache/{key}", process), directory)
+
+
+def _say(command: list[str]) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise MissingError(f"{' '.join(command)}: {done.stderr}")
+    return done.stdout.strip()
 
 
 def nginx(directory: Path) -> Running:

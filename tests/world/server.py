@@ -130,7 +130,7 @@ class Server:
         while b"\n" not in out.read_bytes()[said:]:
             code = self.process.poll()
             if code is not None or time.monotonic() > deadline:
-                self.kill9()
+                self._kill()
                 raise NotReadyError(code, self.logs()[logged:])
             time.sleep(0.02)
         return self
@@ -149,13 +149,16 @@ class Server:
 
     def kill9(self) -> None:
         """SIGKILL to every process at once: a crash."""
-        if self.process is None:
-            return
+        if self.process is not None:
+            self._kill()
+            wait_until(self._nobody_listens, "the killed server's port to be free")
+
+    def _kill(self) -> None:
+        assert self.process is not None
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(20)
-        wait_until(self._nobody_listens, "the killed server's port to be free")
         self.process = None
 
     def restart(self) -> None:
