@@ -75,7 +75,12 @@ def create_app(services: Services) -> Front:
         logging_config=None,
         debug=False,
     )
-    return Front(app, root_path=services.root_path, telemetry=services.telemetry)
+    return Front(
+        app,
+        cache=services.cache,
+        root_path=services.root_path,
+        telemetry=services.telemetry,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ An error of ours is its type, code and text. Its traceback is added at level deb
 
 import logging
 import sys
+import time
 import traceback
 from collections.abc import MutableMapping
 from typing import Any, Literal, TextIO
@@ -53,9 +54,8 @@ def configure_logging(
         render = _Console()
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _Stamp(),
             _Raised(with_traceback=threshold <= logging.DEBUG),
             Redactor(),
             render,
@@ -73,6 +73,22 @@ def configure_logging(
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
 
 
+class _Stamp:
+    """The time, RFC 3339 in UTC with microseconds. The second is written out once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self, _logger: object, _method: str, event: Event) -> Event:
+        second, nanos = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        event["time"] = f"{self._text}.{nanos // 1000:06d}Z"
+        return event
+
+
 class _Raised:
     """`exc_info` becomes error, code, text, and a traceback where one is wanted."""
 
@@ -80,7 +96,9 @@ class _Raised:
         self._always = with_traceback
 
     def __call__(self, _logger: object, _method: str, event: Event) -> Event:
-        error = _exception(event.pop("exc_info", None))
+        if "exc_info" not in event:
+            return event
+        error = _exception(event.pop("exc_info"))
         if error is None:
             return event
         event["error"] = type(error).__name__
