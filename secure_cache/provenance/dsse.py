@@ -79,7 +79,7 @@ class Envelope:
             CorruptObject: any other bytes.
         """
         try:
-            envelope = cls._read(load_strict_object(data, max_bytes=MAX_ENVELOPE_BYTES))
+            envelope = cls.of(load_strict_object(data, max_bytes=MAX_ENVELOPE_BYTES))
         except ValueError as error:
             raise CorruptObject(f"the envelope is not well formed: {error}") from None
         # Blanks, escapes, member order and number forms have many spellings; the log holds one.
@@ -88,7 +88,12 @@ class Envelope:
         return envelope
 
     @classmethod
-    def _read(cls, document: dict[str, Any]) -> Self:
+    def of(cls, document: dict[str, Any]) -> Self:
+        """The inverse of `document`.
+
+        Raises:
+            ValueError: it is not an envelope.
+        """
         if document.keys() != {"payload", "payloadType", "signatures"}:
             raise ValueError("it has other members than payload, payloadType and signatures")
         if document["payloadType"] != IN_TOTO:
