@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import anyio
+import msgspec
 import structlog
 
 from secure_cache.core.key_folder import KeyFolder
@@ -33,6 +34,15 @@ class Signal:
         await self._event.wait()
 
 
+class _Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of `log.committed`."""
+
+    size: int
+    entries: int
+    seconds: float
+    pending: int
+
+
 class LogTeller:
     """What happens in the log, to the operator's log and instruments."""
 
@@ -41,9 +51,11 @@ class LogTeller:
 
     def __call__(self, event: str, facts: Mapping[str, object]) -> None:
         if event == "log.committed":
-            size, entries = facts["size"], facts["entries"]
-            if isinstance(size, int) and isinstance(entries, int):
-                self._telemetry.log_committed(tree_size=size, entries=entries, seconds=0.0)
+            committed = msgspec.convert(facts, _Committed)
+            self._telemetry.log_committed(
+                tree_size=committed.size, entries=committed.entries, seconds=committed.seconds
+            )
+            self._telemetry.log_pending(entries=committed.pending)
             _log.debug(event, **facts)
         elif event == "log.recovered":
             _log.warning(event, **facts)

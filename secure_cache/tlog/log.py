@@ -126,6 +126,7 @@ class LogService(LogReader):
         )
         self._commit_index = commits
         self._passing = anyio.Lock()
+        self._step_began = 0.0
         self._wake = anyio.Event()
         self._owed: dict[BatchName, int] = {}
         self._owed_entries = 0
@@ -227,6 +228,7 @@ class LogService(LogReader):
 
     async def _pass(self) -> bool:
         async with self._passing:
+            self._step_began = anyio.current_time()
             return await self._sequencer.step()
 
     async def _settle(self) -> None:
@@ -260,4 +262,10 @@ class LogService(LogReader):
     def _committed(self, head: Head) -> None:
         self._commit_index.add(head)
         self._strike(head)
-        self._tell("log.committed", {"size": head.size, "entries": head.size - head.prev_size})
+        facts = {
+            "size": head.size,
+            "entries": head.size - head.prev_size,
+            "seconds": anyio.current_time() - self._step_began,
+            "pending": self.owed,
+        }
+        self._tell("log.committed", facts)
