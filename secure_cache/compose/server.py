@@ -161,6 +161,7 @@ class Server:
             policy=policy.get,
             clock=clock,
             remembered=settings.tokens.cached_tokens,
+            on_decided=policy.compare_shadow,
         )
         return _Parts(stores, keys, policy, log, journal, issuer_keys, verifier, access)
 

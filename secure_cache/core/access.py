@@ -44,7 +44,7 @@ class Caller:
 
 
 class Access:
-    """Callable: token or None to `Caller`.
+    """Callable: token or None to `Caller`. `on_decided` is told whenever a decision is made anew.
 
     Raises (from the call):
         InvalidToken: it proves nothing.
@@ -60,11 +60,13 @@ class Access:
         policy: Callable[[], Policy],
         clock: Clock,
         remembered: int = _REMEMBERED_TOKENS,
+        on_decided: Callable[[Identity], None] = lambda _: None,
     ) -> None:
         self._verifier = verifier
         self._policy = policy
         self._clock = clock
         self._limit = remembered
+        self._on_decided = on_decided
         self._remembered: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
 
     async def __call__(self, token: str | None) -> Caller:
@@ -89,6 +91,7 @@ class Access:
             return known[0]
         identity = await self._verifier.verify(token)
         caller = Caller(identity, policy.decide(identity), policy)
+        self._on_decided(identity)
         self._remembered[fingerprint] = (caller, self._clock() + _REMEMBER_SECONDS)
         if len(self._remembered) > self._limit:
             self._remembered.popitem(last=False)

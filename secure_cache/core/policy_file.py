@@ -16,7 +16,9 @@ import structlog
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import InvalidPolicy, Misconfigured
+from secure_cache.model.identity import Identity
 from secure_cache.policy.compile import CompiledPolicy
+from secure_cache.policy.explain import compare
 from secure_cache.policy.parse import parse_policy
 from secure_cache.policy.preset import Preset
 
@@ -62,6 +64,19 @@ class PolicyFile:
 
     def get(self) -> CompiledPolicy:
         return self.current
+
+    def compare_shadow(self, identity: Identity) -> None:
+        """Log where the shadow policy would decide otherwise. It is never enforced."""
+        if self.shadow is None:
+            return
+        difference = compare(self.current, self.shadow, identity)
+        if difference is not None:
+            _log.info(
+                "policy.shadow_differs",
+                issuer=identity.issuer,
+                subject=identity.subject,
+                difference=difference,
+            )
 
     async def watch(self, poll_seconds: float, took_effect: Callable[[], None]) -> None:
         """Look for changes for ever; `took_effect` is called after each swap."""
@@ -113,6 +128,10 @@ class PolicyFile:
             now=self._clock(),
             tests=tests,
         )
+        for warning in compiled.warnings:
+            # Whether there are tests is for `policy lint` to say, where the server has none.
+            if tests is not None or warning.code != "W02":
+                _log.warning("policy.warning", finding=str(warning))
         return data, compiled
 
     def _load_shadow(self, live: CompiledPolicy) -> CompiledPolicy | None:

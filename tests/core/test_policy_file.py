@@ -1,8 +1,9 @@
 """Hot reload: a good edit acts, a bad one never does, a half-written one is never read."""
 
 import pytest
-from fakes.cache_world import POLICY
+from fakes.cache_world import POLICY, World
 from fakes.clock import HeldClock
+from structlog.testing import capture_logs
 
 from secure_cache.core.policy_file import PolicyFile, PolicyFiles
 from secure_cache.core.telemetry import Silent
@@ -118,3 +119,29 @@ def test_a_touched_file_with_the_same_bytes_changes_nothing(path, holder):
     holder.look()
 
     assert not holder.look()
+
+
+def test_a_shadow_policy_is_compared_and_never_enforced(path, tmp_path):
+    shadow = tmp_path / "next.yaml"
+    shadow.write_text(OTHER)
+    shadow.chmod(0o600)
+    path.write_text("shadow_policy: next.yaml\n" + POLICY)
+    holder = make(path)
+    world = World()
+    with capture_logs() as lines:
+        holder.compare_shadow(world.caller(branch="main").identity)
+        holder.compare_shadow(world.caller(branch="feature").identity)
+
+    (line,) = lines
+    assert line["event"] == "policy.shadow_differs"
+    assert "trusted" in line["difference"]
+    assert holder.current.decide(world.caller(branch="main").identity).rule == "main"
+
+
+def test_a_bad_shadow_policy_is_told_and_left_out(path, tmp_path):
+    path.write_text("shadow_policy: next.yaml\n" + POLICY)
+    with capture_logs() as lines:
+        holder = make(path)
+
+    assert holder.shadow is None
+    assert "policy.shadow_refused" in {line["event"] for line in lines}
