@@ -243,10 +243,16 @@ class Isolation(RuleBasedStateMachine):
 
     @rule(
         place=st.tuples(st.sampled_from(JOBS), st.sampled_from(KEYS)),
-        what=st.sampled_from(("record", "copy", "artifact", "older")),
+        what=st.sampled_from(("artifact", "copy", "older", "record")),
         data=st.data(),
+        look=st.booleans(),
     )
-    def tamper(self, place, what, data):
+    def tamper(self, place, what, data, look):
+        self.change_the_store(place, what, data)
+        if look:
+            self.everybody_reads(0)
+
+    def change_the_store(self, place, what, data):
         held = self.places.get(place)
         if what == "older" and place in self.history:
             older = data.draw(st.sampled_from(self.history[place]))
