@@ -23,7 +23,7 @@ from secure_cache.model.errors import (
 from secure_cache.model.names import Key, Namespace
 from secure_cache.policy.decision import Hidden, Policy
 from secure_cache.provenance.keys import KeyRing
-from secure_cache.provenance.record import MAX_RECORD_BYTES, parse_record
+from secure_cache.provenance.record import MAX_STORED_BYTES, parse_record, split_artifact
 from secure_cache.provenance.verify import VerifiedEntry, check_chunk_list, verify_entry
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectStore
@@ -43,6 +43,7 @@ class Held:
         chunks: the concatenated raw chunk digests; empty up to one chunk.
         batch: the pending batch that logged it.
         position: its place in the batch.
+        inline: the artifact stands behind the record, in the same object.
         quarantined: its bytes once failed verification.
     """
 
@@ -51,6 +52,7 @@ class Held:
     chunks: bytes
     batch: str
     position: int
+    inline: bool
     quarantined: bool
     _judged_by: tuple[Policy, KeyRing] | None = None
     _hidden: Hidden | None = None
@@ -108,13 +110,13 @@ class Catalog:
             if remembered is not None and remembered[1] is ring:
                 held = remembered[0]
                 fresh = await self._records.get_if_changed(
-                    name, version=held.version, max_bytes=MAX_RECORD_BYTES
+                    name, version=held.version, max_bytes=MAX_STORED_BYTES
                 )
                 if fresh is None:
                     self._held.move_to_end(name)
                     return held
             else:
-                fresh = await self._records.get(name, max_bytes=MAX_RECORD_BYTES)
+                fresh = await self._records.get(name, max_bytes=MAX_STORED_BYTES)
         except NotFound:
             self._held.pop(name, None)
             raise
@@ -132,10 +134,22 @@ class Catalog:
             raise NotFound(f"hidden: {hidden.line}: {hidden.why}")
         return held
 
+    async def artifact_behind(self, held: Held) -> bytes | None:
+        """The bytes that stand behind the record, unproved; None when it changed meanwhile.
+
+        Raises as `find`.
+        """
+        name = layout.record(held.entry.namespace, held.entry.key)
+        stored = await self._records.get(name, max_bytes=MAX_STORED_BYTES)
+        if stored.info.version != held.version:
+            return None
+        return split_artifact(stored.data)[1]
+
     async def _admit(
         self, data: bytes, version: str, ring: KeyRing, namespace: Namespace, key: Key
     ) -> Held:
-        record = parse_record(data)
+        record_bytes, artifact = split_artifact(data)
+        record = parse_record(record_bytes)
         try:
             verified = verify_entry(record.envelope, ring, namespace=namespace, key=key)
         except CorruptObject:
@@ -153,6 +167,7 @@ class Catalog:
             chunks=record.chunks,
             batch=record.batch,
             position=record.position,
+            inline=artifact is not None,
             quarantined=quarantined,
         )
 

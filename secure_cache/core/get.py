@@ -19,19 +19,24 @@ from secure_cache.core.catalog import Catalog, Held
 from secure_cache.core.journal import Journal
 from secure_cache.model.digest import Digest
 from secure_cache.model.entry import CHUNK_BYTES, Entry
-from secure_cache.model.errors import CorruptObject, Denied, NotFound, VersionMismatch
-from secure_cache.model.names import Key
+from secure_cache.model.errors import (
+    CorruptObject,
+    Denied,
+    NotFound,
+    Unavailable,
+    VersionMismatch,
+)
+from secure_cache.model.names import Key, Namespace
+from secure_cache.policy.decision import Policy
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectReader, Reading
 
 _log = structlog.get_logger(__name__)
 
-WHOLE_BYTES = 64 * 1024
-"""Up to this size an artifact is read and hashed in one go, at every request."""
-
 BLOCK_BYTES = 256 * 1024
 _REMEMBERED_PROOFS = 65_536
 _CHUNK_BUFFERS = 8
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +79,39 @@ class Get:
         if not decision.read:
             raise Denied(decision.reason)
         for namespace in decision.read:
+            artifact = await self._look(namespace, key, caller.policy, stack)
+            if artifact is not None:
+                return artifact
+        raise NotFound("no visible entry in any namespace that this caller reads")
+
+    async def _look(
+        self, namespace: Namespace, key: Key, policy: Policy, stack: AsyncExitStack
+    ) -> Artifact | None:
+        """The namespace's visible artifact, if it has one. Raises as the call."""
+        for _ in range(_LOOKS):
             try:
-                held = await self._catalog.visible(namespace, key, caller.policy)
+                held = await self._catalog.visible(namespace, key, policy)
             except NotFound:
-                continue
+                return None
             try:
-                return await self._open(held, stack)
+                artifact = await self._open(held, stack)
             except (CorruptObject, NotFound, VersionMismatch) as error:
                 await self._condemn(held, str(error))
                 raise CorruptObject(f"entry {held.entry.entry_id}: {error}") from error
-        raise NotFound("no visible entry in any namespace that this caller reads")
+            if artifact is not None:
+                return artifact
+        raise Unavailable("the record keeps changing")
 
-    async def _open(self, held: Held, stack: AsyncExitStack) -> Artifact:
+    async def _open(self, held: Held, stack: AsyncExitStack) -> Artifact | None:
+        """None when the record was replaced since it was read: look again."""
         entry = held.entry
+        if held.inline:
+            data = await self._catalog.artifact_behind(held)
+            if data is None:
+                return None
+            _check(entry, Digest.of(data), len(data))
+            return Artifact(entry, entry.size, data, None)
         name = layout.artifact(entry.entry_id, entry.stored_at)
-        if entry.size <= WHOLE_BYTES:
-            stored = await self._artifacts.get(name, max_bytes=entry.size)
-            _check(entry, Digest.of(stored.data), len(stored.data))
-            return Artifact(entry, entry.size, stored.data, None)
         reading = await stack.enter_async_context(self._artifacts.open(name))
         if reading.info.size != entry.size:
             raise CorruptObject("stored artifact has another size")

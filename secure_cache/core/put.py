@@ -20,7 +20,7 @@ from secure_cache.model.names import Key, Namespace
 from secure_cache.model.tiers import Tier
 from secure_cache.policy.decision import Policy
 from secure_cache.provenance.keys import Signer
-from secure_cache.provenance.record import Record, encode_record
+from secure_cache.provenance.record import INLINE_BYTES, Record, encode_record, join_artifact
 from secure_cache.provenance.statement import sign_entry
 from secure_cache.storage import layout
 from secure_cache.storage.ports import CreateOnly
@@ -97,6 +97,7 @@ class Put:
 
         Durability order, and what a crash after each step leaves:
         1. artifact durable under a name nobody refers to  -> garbage nobody can read
+           (a small one waits in memory and goes with its record)
         2. entry signed; today's policy asked once more    -> the same
         3. leaf durable in the log's pending area          -> a logged store nobody can read
         4. record created if absent                        -> readable, logged: acknowledged
@@ -104,7 +105,7 @@ class Put:
         grant = _grant(caller)
         now = self._clock()
         entry_id = new_entry_id(now, self._random_bytes)
-        digest, chunks = await self._store(layout.artifact(entry_id, int(now)), body)
+        small, digest, chunks = await self._store(layout.artifact(entry_id, int(now)), body)
         entry = Entry(
             entry_id=entry_id,
             namespace=grant.namespace,
@@ -120,17 +121,20 @@ class Put:
             epoch=caller.policy.epoch(grant.namespace),
             server=self._server,
         )
-        self._still_allowed(entry)
+        policy = self._require_visible(entry)
         envelope = await sign_entry(entry, self._signer())
         logged = await self._log.append(envelope)
-        policy = self._still_allowed(entry)
+        if policy is not self._policy():
+            policy = self._require_visible(entry)
         record = encode_record(Record(envelope, chunks, logged.batch, logged.position))
+        if small is not None:
+            record = join_artifact(record, small)
         replaced = await self._catalog.publish(entry, record, policy)
         if replaced is not None:
             await self._journal.replaced(replaced, entry)
         return entry
 
-    def _still_allowed(self, entry: Entry) -> Policy:
+    def _require_visible(self, entry: Entry) -> Policy:
         """A policy edited or a writer revoked while the body came in has the last word."""
         policy = self._policy()
         hidden = policy.hides(entry, now=self._clock())
@@ -138,8 +142,12 @@ class Put:
             raise Denied(f"{hidden.line}: {hidden.why}")
         return policy
 
-    async def _store(self, name: str, body: Body) -> tuple[Digest, bytes]:
-        """Stream to the store; the whole digest from there, the chunk digests from here."""
+    async def _store(self, name: str, body: Body) -> tuple[bytes | None, Digest, bytes]:
+        """A small body itself, or None once it is in the store; its digest; its chunk digests."""
+        if body.size <= INLINE_BYTES:
+            data = b"".join([block async for block in body.blocks])
+            return data, Digest.of(data), b""
+        # The store hashes the whole while it writes.
         chunks = _ChunkHasher() if body.size > CHUNK_BYTES else None
         async with self._artifacts.begin_upload(name) as upload:
             async for block in body.blocks:
@@ -151,7 +159,7 @@ class Put:
                 else:
                     await anyio.to_thread.run_sync(chunks.update, block)
             committed = await upload.commit(size=body.size)
-        return committed.digest, chunks.finish() if chunks is not None else b""
+        return None, committed.digest, chunks.finish() if chunks is not None else b""
 
 
 class _ChunkHasher:

@@ -6,6 +6,10 @@
 A record proves nothing by itself. The envelope proves the entry, the entry proves the chunk
 digests (`verify.check_chunk_list`), and `log` is only a hint where the leaf was promised: whoever
 uses it checks the leaf that he finds there against the envelope.
+
+A small artifact follows its record in the same object, behind one newline: a build stores thousands
+of them, and each object of its own costs two waits for the disk. Its bytes are proved by the entry,
+like those of any other artifact.
 """
 
 import re
@@ -30,6 +34,11 @@ MAX_ARTIFACT_BYTES = MAX_CHUNKS * CHUNK_BYTES
 """The largest artifact that a record can describe: 64 GiB."""
 
 MAX_RECORD_BYTES = MAX_ENVELOPE_BYTES + MAX_CHUNKS * 32 * 4 // 3 + 1024
+
+INLINE_BYTES = 32 * 1024
+"""Artifacts up to this size stand behind their record, in the same object."""
+
+MAX_STORED_BYTES = MAX_RECORD_BYTES + 1 + INLINE_BYTES
 
 _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=/-]{0,199}")
 
@@ -107,3 +116,15 @@ def parse_record(data: bytes) -> Record:
     if canonical != data:
         raise CorruptObject("the record is not in its canonical form")
     return record
+
+
+def join_artifact(record: bytes, artifact: bytes) -> bytes:
+    """A record and the small artifact that it is about, as one object."""
+    return record + b"\n" + artifact
+
+
+def split_artifact(data: bytes) -> tuple[bytes, bytes | None]:
+    """The record's bytes, and the artifact's if it stands behind them. Proves nothing."""
+    # A record in its one spelling is one line.
+    record, newline, artifact = data.partition(b"\n")
+    return record, artifact if newline else None

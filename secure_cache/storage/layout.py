@@ -3,7 +3,7 @@
 Five stores, which may be five containers with different rights, or five folders of one:
 
     artifacts   <yyyy-mm-dd>/<entry id>                    immutable bytes
-    records     <project>/<kind>/<sha256 of id>/<sha256 of key>
+    records     <project>/<kind>/<sha256 of id>/<sha256 of key>, small artifacts behind them
     tiles       tile/..., commit/<size>                    immutable, C2SP tlog-tiles
     head        head, checkpoint, pending/<boot>/<seq>     the log's mutable edge
     state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,

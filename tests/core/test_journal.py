@@ -78,7 +78,7 @@ async def test_keys_are_told_with_what_changed():
 async def test_a_quarantine_and_a_replacement_are_told():
     async with cache_world() as world:
         main = world.caller(branch="main")
-        first = await world.store(main, "1", b"first")
+        first = await world.store(main, "1", b"f" * 70_000)
         await world.stores["artifacts"].delete(layout.artifact(first.entry_id, first.stored_at))
         with pytest.raises(SecureCacheError):
             await world.fetch(main, "1")

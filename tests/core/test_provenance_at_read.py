@@ -8,6 +8,7 @@ from fakes.cache_world import POLICY, cache_world
 
 from secure_cache.model.entry import CHUNK_BYTES
 from secure_cache.model.errors import CorruptObject, Denied, NotFound, SecureCacheError
+from secure_cache.provenance.record import INLINE_BYTES, join_artifact, split_artifact
 from secure_cache.storage import layout
 
 pytestmark = pytest.mark.anyio
@@ -18,15 +19,24 @@ REVOKED = (
 )
 
 
-def objects(store):
-    """The raw objects of a memory store, to tamper with."""
-    return store.inner
-
-
 async def tamper(store, name, change):
     """Replace a stored object behind everybody's back."""
     stored = await store.inner.get(name, max_bytes=1 << 30)
     await store.inner.replace(name, change(stored.data), expected=stored.info.version)
+
+
+async def tamper_artifact(world, entry, change):
+    """Change the artifact's stored bytes, wherever they stand."""
+    if entry.size > INLINE_BYTES:
+        name = layout.artifact(entry.entry_id, entry.stored_at)
+        await tamper(world.stores["artifacts"], name, change)
+        return
+
+    def behind(data):
+        record, artifact = split_artifact(data)
+        return join_artifact(record, change(artifact))
+
+    await tamper(world.stores["records"], layout.record(entry.namespace, entry.key), behind)
 
 
 def flip(at):
@@ -45,23 +55,21 @@ async def test_a_flipped_bit_of_an_artifact_is_never_served(size, at):
         data = os.urandom(size)
         entry = await world.store(main, "1", data)
         assert await world.fetch(main, "1") == data
-        await tamper(
-            world.stores["artifacts"], layout.artifact(entry.entry_id, entry.stored_at), flip(at)
-        )
+        await tamper_artifact(world, entry, flip(at))
 
         with pytest.raises(CorruptObject):
             await world.fetch(main, "1")
 
 
-async def test_a_damaged_entry_is_quarantined_for_good_and_its_key_can_be_written_again():
+@pytest.mark.parametrize("size", [5, 70_000])
+async def test_a_damaged_entry_is_quarantined_for_good_and_its_key_can_be_written_again(size):
     async with cache_world() as world:
         main = world.caller(branch="main")
-        entry = await world.store(main, "1", b"first")
-        name = layout.artifact(entry.entry_id, entry.stored_at)
-        await tamper(world.stores["artifacts"], name, flip(0))
+        entry = await world.store(main, "1", b"f" * size)
+        await tamper_artifact(world, entry, flip(0))
         with pytest.raises(CorruptObject):
             await world.fetch(main, "1")
-        await tamper(world.stores["artifacts"], name, flip(0))
+        await tamper_artifact(world, entry, flip(0))
         with pytest.raises(NotFound):
             await world.fetch(main, "1")
         await world.store(main, "1", b"second")
@@ -69,10 +77,42 @@ async def test_a_damaged_entry_is_quarantined_for_good_and_its_key_can_be_writte
         assert await world.fetch(main, "1") == b"second"
 
 
+@pytest.mark.parametrize("length", [0, 4, 6])
+async def test_an_artifact_behind_its_record_that_was_cut_or_grown_is_never_served(length):
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        entry = await world.store(main, "1", b"fiver")
+        await tamper_artifact(world, entry, lambda data: (data + b"x")[:length])
+
+        with pytest.raises(CorruptObject):
+            await world.fetch(main, "1")
+
+
+async def test_an_artifact_taken_from_behind_its_record_is_not_looked_for_elsewhere():
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        entry = await world.store(main, "1", b"fiver")
+        name = layout.record(entry.namespace, entry.key)
+        await tamper(world.stores["records"], name, lambda data: split_artifact(data)[0])
+
+        with pytest.raises(CorruptObject):
+            await world.fetch(main, "1")
+
+
+@pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1])
+async def test_every_size_is_given_back_as_it_was_stored(size):
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        data = os.urandom(size)
+        await world.store(main, "1", data)
+
+        assert await world.fetch(main, "1") == data
+
+
 async def test_an_artifact_that_is_gone_is_a_miss_and_can_be_written_again():
     async with cache_world() as world:
         main = world.caller(branch="main")
-        entry = await world.store(main, "1", b"first")
+        entry = await world.store(main, "1", b"f" * 70_000)
         await world.stores["artifacts"].delete(layout.artifact(entry.entry_id, entry.stored_at))
         with pytest.raises(CorruptObject):
             await world.fetch(main, "1")
@@ -81,7 +121,7 @@ async def test_an_artifact_that_is_gone_is_a_miss_and_can_be_written_again():
         assert await world.fetch(main, "1") == b"second"
 
 
-@pytest.mark.parametrize("at", [0, 40, 200, -1])
+@pytest.mark.parametrize("at", [0, 40, 200, -7])
 async def test_a_flipped_bit_of_a_record_is_never_served_and_the_key_can_be_written_again(at):
     async with cache_world() as world:
         main = world.caller(branch="main")
