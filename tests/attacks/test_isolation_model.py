@@ -42,6 +42,7 @@ class Written:
     at: int
     object_name: str
     record: bytes = b""
+    inline: bool = False
     spoiled: bool = False
     condemned: bool = False
 
@@ -174,6 +175,8 @@ class Isolation(RuleBasedStateMachine):
         )
         name, records = self.stored_record(job, key)
         written.record = self.portal.call(lambda: records.get(name, max_bytes=1 << 20)).data
+        # Small artifacts stand behind their record, in the same object.
+        written.inline = written.record.endswith(data)
         self.places[job, key] = written
         self.history.setdefault((job, key), []).append(written)
 
@@ -254,6 +257,7 @@ class Isolation(RuleBasedStateMachine):
             older = data.draw(st.sampled_from(self.history[place]))
             self.overwrite(*place, older.record)
             self.places[place] = older
+            older.spoiled = older.spoiled and not older.inline
         elif isinstance(held, Written):
             others = [other for other in itertools.product(JOBS, KEYS) if other != place]
             other = place if what == "record" else data.draw(st.sampled_from(others))
@@ -267,7 +271,7 @@ class Isolation(RuleBasedStateMachine):
     def tamper_with_the_bytes(self, pick, look):
         place = self.one_of([at for at, held in self.places.items() if held != DAMAGED], pick)
         if place is not None and not self.places[place].spoiled:
-            self.spoil(self.places[place])
+            self.spoil(place)
         if look:
             self.everybody_reads(0)
 
@@ -275,15 +279,19 @@ class Isolation(RuleBasedStateMachine):
         found = sorted(places)
         return found[pick % len(found)] if found else None
 
-    def spoil(self, written):
-        artifacts = self.world.stores["artifacts"].inner
+    def spoil(self, place):
+        written = self.places[place]
+        if written.inline:
+            self.overwrite(*place, written.record[:-1] + bytes([written.record[-1] ^ 1]))
+        else:
+            artifacts = self.world.stores["artifacts"].inner
 
-        async def change():
-            stored = await artifacts.get(written.object_name, max_bytes=1 << 20)
-            changed = b"?" + stored.data[1:]
-            await artifacts.replace(written.object_name, changed, expected=stored.info.version)
+            async def change():
+                stored = await artifacts.get(written.object_name, max_bytes=1 << 20)
+                changed = b"?" + stored.data[1:]
+                await artifacts.replace(written.object_name, changed, expected=stored.info.version)
 
-        self.portal.call(change)
+            self.portal.call(change)
         written.spoiled = True
 
     @invariant()
