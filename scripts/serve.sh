@@ -43,9 +43,15 @@ if ! read -r ready <&3; then
 fi
 cat <&3 &
 
+issue() { # issue WHO...: a token; what the command says about it only where it fails
+    "$command" token issue --config "$config" --project demo --ttl 12h "$@" 2>"$scratch/said" || {
+        cat "$scratch/said" >&2
+        return 1
+    }
+}
 url=http://127.0.0.1:$port
-main=$("$command" token issue --config "$config" --project demo --branch main --ttl 12h)
-pull_request=$("$command" token issue --config "$config" --project demo --pull-request 1 --base main --ttl 12h)
+main=$(issue --branch main)
+pull_request=$(issue --pull-request 1 --base main)
 
 cat <<TEXT
 $ready
