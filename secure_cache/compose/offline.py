@@ -4,11 +4,13 @@ They may run beside one: nothing here writes.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from secure_cache.compose.stores import open_stores, opened
+from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.core.keystore import Keystore, load_keystore
+from secure_cache.core.log_memory import LogMemory
 from secure_cache.core.policy_file import read_guarded
+from secure_cache.core.reconcile import unlogged_records
 from secure_cache.identity.fetch import KeyFetcher
 from secure_cache.identity.issue import Ed25519TokenSigner, Grant, IssuedToken, TokenIssuer
 from secure_cache.identity.jwks import IssuerKeys
@@ -16,13 +18,16 @@ from secure_cache.identity.keys import ed25519_key_set
 from secure_cache.identity.presets import load_presets
 from secure_cache.identity.verifier import TokenVerifier
 from secure_cache.model.clock import Clock
-from secure_cache.model.errors import Misconfigured, Revoked
+from secure_cache.model.errors import LogInconsistent, Misconfigured, Revoked
 from secure_cache.model.identity import Identity
 from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.policy.decision import Decision
 from secure_cache.policy.parse import parse_policy
 from secure_cache.settings import Settings
-from secure_cache.tlog.fsck import Report, fsck
+from secure_cache.storage import layout
+from secure_cache.tlog.fsck import Finding, Report, fsck
+from secure_cache.tlog.note import NoteSigner
+from secure_cache.tlog.published import LogReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +140,27 @@ async def check_log(settings: Settings, *, wait: Callable[[], Awaitable[None]]) 
     signer = load_keystore(settings.keys).log
     async with opened(open_stores(settings.storage)) as stores:
         for look_again in (True, False):
-            report = await fsck(
-                tiles=stores.tiles,
-                head=stores.head,
-                verifiers=[signer.verifier],
-                origin=signer.name,
-            )
+            report = await _check_once(stores, signer)
             if not report.findings or not look_again:
                 break
             await wait()
         return report
+
+
+async def _check_once(stores: Stores, signer: NoteSigner) -> Report:
+    """The log itself; then, if it is sound, what other stores say of it."""
+    verifiers = [signer.verifier]
+    report = await fsck(
+        tiles=stores.tiles, head=stores.head, verifiers=verifiers, origin=signer.name
+    )
+    if report.findings:
+        return report
+    log = LogReader(tiles=stores.tiles, head=stores.head, verifiers=verifiers, origin=signer.name)
+    memory = LogMemory(state=stores.state, log=log, verifier=signer.verifier, origin=signer.name)
+    try:
+        await memory.check()
+    except LogInconsistent as error:
+        rolled_back = Finding(layout.CHECKPOINT, str(error), "keep everything as evidence")
+        return replace(report, findings=(rolled_back,))
+    findings = await unlogged_records(records=stores.records, head=stores.head, log=log)
+    return replace(report, findings=findings)

@@ -27,6 +27,7 @@ from secure_cache.core.catalog import Catalog
 from secure_cache.core.get import Get
 from secure_cache.core.journal import Journal
 from secure_cache.core.key_folder import KeyFolder
+from secure_cache.core.log_memory import LogMemory
 from secure_cache.core.policy_file import PolicyFile, PolicyFiles
 from secure_cache.core.put import Put
 from secure_cache.http.app import create_app
@@ -53,6 +54,7 @@ _log = structlog.get_logger(__name__)
 
 SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
+_REMEMBER_SECONDS = 2.0
 _UNTRUSTWORTHY_STORE = 5
 
 
@@ -75,6 +77,7 @@ class _Parts:
     keys: KeyFolder
     policy: PolicyFile
     log: LogService
+    log_memory: LogMemory
     journal: Journal
     issuer_keys: IssuerKeys
     verifier: TokenVerifier
@@ -136,6 +139,12 @@ class Server:
             tell=LogTeller(telemetry),
             clock=clock,
         )
+        log_memory = LogMemory(
+            state=stores.state,
+            log=log,
+            verifier=keys.current.log.verifier,
+            origin=keys.current.log.name,
+        )
         journal = Journal(
             log=log,
             state=stores.state,
@@ -163,7 +172,7 @@ class Server:
             remembered=settings.tokens.cached_tokens,
             on_decided=policy.compare_shadow,
         )
-        return _Parts(stores, keys, policy, log, journal, issuer_keys, verifier, access)
+        return _Parts(stores, keys, policy, log, log_memory, journal, issuer_keys, verifier, access)
 
     def _cache(self) -> NxCache:
         parts, settings, clock = self._parts, self._settings, self._clock
@@ -233,12 +242,16 @@ class Server:
             await stack.enter_async_context(opened(parts.stores))
             await parts.stores.check()
             await parts.log.check()
+            await parts.log_memory.check()
             await stack.enter_async_context(parts.issuer_keys)
+            # After the log has brought in what was pending.
+            stack.push_async_callback(self._remember_the_log)
             await stack.enter_async_context(parts.log.running())
             parts.issuer_keys.warm(parts.policy.current.issuers)
             group = await stack.enter_async_context(anyio.create_task_group())
             poll = self._settings.policy_poll_seconds
             group.start_soon(self._tell_the_log)
+            group.start_soon(self._remember_the_log_for_ever)
             group.start_soon(parts.policy.watch, poll, self._untold.set)
             group.start_soon(parts.keys.watch, poll, self._untold.set)
             try:
@@ -261,6 +274,17 @@ class Server:
                 await anyio.sleep(_RETRY_SECONDS)
             else:
                 await self._untold.wait()
+
+    async def _remember_the_log_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(_REMEMBER_SECONDS)
+            await self._remember_the_log()
+
+    async def _remember_the_log(self) -> None:
+        try:
+            await self._parts.log_memory.remember()
+        except SecureCacheError as error:
+            _log.exception("log.not_remembered", code=error.code)
 
     async def _readiness(self) -> Readiness:
         """A log that failed its check, or a policy that cannot be read, must not take the

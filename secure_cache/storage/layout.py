@@ -7,7 +7,7 @@ Five stores, which may be five containers with different rights, or five folders
     tiles       tile/..., commit/<size>                    immutable, C2SP tlog-tiles
     head        head, checkpoint, pending/<boot>/<seq>     the log's mutable edge
     state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,
-                keys/<n>, log/<n>
+                keys/<n>, log/<n>, seen/checkpoint
 
 For the filesystem `tiles` and `head` are one folder, so that a C2SP client can read it.
 The key is hashed because file systems that fold case would let `aB` meet `Ab`.
@@ -25,6 +25,7 @@ PENDING_PREFIX = "pending/"
 POLICY_PREFIX = "policy/"
 KEYS_PREFIX = "keys/"
 LOG_PREFIX = "log/"
+SEEN_CHECKPOINT = "seen/checkpoint"
 _DAY_SECONDS = 86_400
 
 
