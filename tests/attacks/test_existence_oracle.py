@@ -107,6 +107,14 @@ async def test_what_is_open_without_a_token(app_world):
             answer = await world.request("GET", path)
             assert answer.status_code in {401, 403, 404, 405}, path
             assert "PRIVATE" not in answer.text
+        await world.server._parts.log.flush()
+        size = int((await world.request("GET", "/log/checkpoint")).text.split("\n")[1])
+        tiles = [f"/log/tile/{kind}/000.p/{size}" for kind in ("0", "entries")]
+        auditor = world.own(role="auditor")
+        for path in tiles:
+            assert (await world.request("GET", path)).status_code == 403
+            assert (await world.request("GET", path, world.main())).status_code == 403
+            assert (await world.request("GET", path, auditor)).status_code == 200
         for method in ("DELETE", "POST", "PATCH", "OPTIONS", "LIST", "PROPFIND", "TRACE"):
             answer = await world.request(method, "/v1/cache/1")
             assert answer.status_code in {404, 405}, method
