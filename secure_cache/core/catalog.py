@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
+
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.model.clock import Clock
 from secure_cache.model.entry import Entry
@@ -27,6 +29,8 @@ from secure_cache.provenance.record import MAX_STORED_BYTES, parse_record, split
 from secure_cache.provenance.verify import VerifiedEntry, check_chunk_list, verify_entry
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectStore
+
+_log = structlog.get_logger(__name__)
 
 _REMEMBERED_RECORDS = 65_536
 _QUARANTINE_NOTE_BYTES = 4096
@@ -120,7 +124,12 @@ class Catalog:
         except NotFound:
             self._held.pop(name, None)
             raise
-        held = await self._admit(fresh.data, fresh.info.version, ring, namespace, key)
+        try:
+            held = await self._admit(fresh.data, fresh.info.version, ring, namespace, key)
+        except CorruptObject as error:
+            _log.error("record.corrupt", namespace=str(namespace), key=key, why=str(error))
+            self._telemetry.verification_failed(kind="record")
+            raise
         self._held[name] = (held, ring)
         if len(self._held) > self._limit:
             self._held.popitem(last=False)

@@ -69,7 +69,7 @@ class Telemetry(Protocol):
         ...
 
     def verification_failed(self, *, kind: str) -> None:
-        """Something stored did not verify (`signature`, `binding`, `digest`, `chunk`, `log`).
+        """Something stored did not verify: a `record`, an artifact's `digest`, the `log`.
         Each one deserves an alarm."""
         ...
 
