@@ -261,14 +261,21 @@ def test_whoami_says_what_the_token_may_do(server, pull_request):
     assert document["tier"] == "contributor"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/log/checkpoint", "/log/vkeys"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/log/checkpoint", "/log/vkeys"]
+)
 def test_what_needs_no_token_is_answered_without_one(server, path):
     with server.client() as client:
         assert client.get(path).status_code == 200
 
 
-def test_metrics_need_an_auditor(server, main):
-    for token, status in ((server.token(role="auditor"), 200), (main, 403)):
+def test_metrics_need_an_auditor_where_the_operator_says_so(make_server):
+    server = make_server(environment={"SECURE_CACHE_METRICS__PUBLIC": "false"}).start()
+    for token, status in (
+        (server.token(role="auditor"), 200),
+        (server.token(branch="main"), 403),
+        (None, 403),
+    ):
         with server.client(token) as client:
             assert client.get("/metrics").status_code == status
 
