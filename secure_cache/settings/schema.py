@@ -85,9 +85,6 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_artifact_bytes: Annotated[
         int, Meta(ge=1, le=1 << 40, description="Largest artifact, in bytes.")
     ] = 2 << 30
-    max_token_bytes: Annotated[
-        int, Meta(ge=1024, le=16384, description="Longest token, in bytes.")
-    ] = 8192
     max_header_bytes: Annotated[
         int, Meta(ge=16384, le=65535, description="Request line and headers together, in bytes.")
     ] = 32768
@@ -140,7 +137,7 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Tokens(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     session_ttl_seconds: Annotated[
-        int, Meta(ge=60, le=86400, description="Life of an exchanged session token, in seconds.")
+        int, Meta(ge=60, le=21_600, description="Life of an exchanged session token, in seconds.")
     ] = 21_600
     cached_tokens: Annotated[
         int, Meta(ge=0, description="Verified tokens kept in memory by each worker (as SHA-256).")
