@@ -27,8 +27,9 @@ def require_tool(name: str, install: str) -> str:
 
 
 def require_vectors(name: str) -> Path:
-    """A file of public test vectors, kept beside the repository."""
+    """A file of public test vectors, kept beside the repository. Data, no tool: where the folder
+    is absent the test skips, on any machine, and says which file it wants."""
     path = VECTORS / name
     if not path.is_file():
-        missing(f"shared/vectors/{name}", "put the public vectors beside the checkout")
+        pytest.skip(f"shared/vectors/{name} is not beside the checkout")
     return path

@@ -8,7 +8,7 @@ miss: going on would let a damaged trusted entry bring a lower one to light.
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 import anyio
@@ -142,12 +142,33 @@ class Get:
         _check(entry, Digest(whole.digest()), size)
 
     async def _by_chunk(self, held: Held, reading: Reading) -> AsyncGenerator[bytes]:
-        """One chunk in memory for each of a few transfers at a time."""
+        """Hold each chunk in memory until it is proved, and give it out from there.
+
+        Only a few transfers do so at a time, and nobody ever waits for one of them: a client that
+        takes its bytes slowly must not keep a place from others. Beyond them the bytes are read
+        twice: proved as a whole, then given out by the reader that is pinned to them.
+        """
+        transfer = object()
+        try:
+            self._chunk_buffers.acquire_on_behalf_of_nowait(transfer)
+        except anyio.WouldBlock:
+            await self._prove(held.entry, reading)
+            async with aclosing(reading.chunks(size=BLOCK_BYTES)) as blocks:
+                async for block in blocks:
+                    yield block
+            return
+        try:
+            async with aclosing(self._proved_chunks(held, reading)) as blocks:
+                async for block in blocks:
+                    yield block
+        finally:
+            self._chunk_buffers.release_on_behalf_of(transfer)
+
+    async def _proved_chunks(self, held: Held, reading: Reading) -> AsyncGenerator[bytes]:
         digests = held.chunks or held.entry.digest.raw
         offset = 0
-        chunks = reading.chunks(size=CHUNK_BYTES)
-        while offset < held.entry.size:
-            async with self._chunk_buffers:
+        async with aclosing(reading.chunks(size=CHUNK_BYTES)) as chunks:
+            while offset < held.entry.size:
                 data = await anext(chunks, b"")
                 at = offset // CHUNK_BYTES * 32
                 digest = await anyio.to_thread.run_sync(Digest.of, data)
@@ -157,7 +178,7 @@ class Get:
                     raise CorruptObject(why)
                 for start in range(0, len(data), BLOCK_BYTES):
                     yield data[start : start + BLOCK_BYTES]
-            offset += len(data)
+                offset += len(data)
 
     async def _condemn(self, held: Held, why: str) -> None:
         _log.error(

@@ -1,10 +1,15 @@
 """Promises 1 and 2: what a lower tier writes reaches nobody above it, and blocks nobody."""
 
+import os
+from contextlib import AsyncExitStack, aclosing
+
 import anyio
 import pytest
 from fakes.cache_world import POLICY, cache_world
 
+from secure_cache.model.entry import CHUNK_BYTES
 from secure_cache.model.errors import AlreadyExists, Denied, NotFound
+from secure_cache.model.names import parse_key
 
 pytestmark = pytest.mark.anyio
 
@@ -90,3 +95,19 @@ async def test_an_entry_written_before_a_namespace_became_trusted_is_not_trusted
 
         with pytest.raises(NotFound):
             await world.fetch(world.caller(branch="main"), "123")
+
+
+async def test_slow_readers_of_a_pull_requests_artifact_keep_nobody_waiting():
+    """Promise 2: whoever takes no bytes holds no place that a trusted reader needs."""
+    data = os.urandom(2 * CHUNK_BYTES)
+    async with cache_world() as world, AsyncExitStack() as stack:
+        main, pr = world.caller(branch="main"), world.caller(pull_request="7", base="main")
+        await world.store(pr, "1", POISON * 2_000_000)
+        await world.store(main, "2", data)
+        with anyio.fail_after(30):
+            for _ in range(50):
+                slow = await world.get(pr, parse_key("1"), stack)
+                blocks = await stack.enter_async_context(aclosing(slow.blocks))
+                assert await anext(blocks)
+
+            assert await world.fetch(main, "2") == data
