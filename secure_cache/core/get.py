@@ -47,8 +47,8 @@ class Artifact:
         entry: the verified statement about it.
         size: its bytes; exactly so many follow.
         data: the whole, when small; else None and `blocks` gives it.
-        blocks: verified bytes in order. Raises CorruptObject or VersionMismatch when the stored
-            object changes under the reader.
+        blocks: verified bytes in order; the first of them is proved already. Raises
+            CorruptObject or VersionMismatch when what is stored no longer verifies.
     """
 
     entry: Entry
@@ -95,7 +95,9 @@ class Get:
                 return None
             try:
                 artifact = await self._open(held, stack)
-            except (CorruptObject, NotFound, VersionMismatch) as error:
+            except VersionMismatch:
+                continue
+            except (CorruptObject, NotFound) as error:
                 await self._condemn(held, str(error))
                 raise CorruptObject(f"entry {held.entry.entry_id}: {error}") from error
             if artifact is not None:
@@ -111,58 +113,81 @@ class Get:
                 return None
             _check(entry, Digest.of(data), len(data))
             return Artifact(entry, entry.size, data, None)
-        name = layout.artifact(entry.entry_id, entry.stored_at)
-        reading = await stack.enter_async_context(self._artifacts.open(name))
-        if reading.info.size != entry.size:
-            raise CorruptObject("stored artifact has another size")
-        return Artifact(entry, entry.size, None, await self._blocks(held, name, reading))
+        blocks = self._blocks(held)
+        stack.push_async_callback(blocks.aclose)
+        first = await anext(blocks)
+        return Artifact(entry, entry.size, None, _chain(first, blocks))
 
-    async def _blocks(self, held: Held, name: str, reading: Reading) -> AsyncGenerator[bytes]:
-        """Prove the bytes, or arrange that each chunk is proved before it is given out.
+    async def _blocks(self, held: Held) -> AsyncGenerator[bytes]:
+        """Verified blocks.
+
+        When the file changes under the reader (a backup's hard link moves its ctime, a tamperer
+        its bytes), it is opened and proved anew, and the transfer goes on where it was: to Nx a
+        broken transfer is a failed build.
+        """
+        name = layout.artifact(held.entry.entry_id, held.entry.stored_at)
+        sent = 0
+        for _ in range(_LOOKS):
+            async with self._artifacts.open(name) as reading:
+                if reading.info.size != held.entry.size:
+                    raise CorruptObject("stored artifact has another size")
+                try:
+                    async with aclosing(self._verified(held, reading, sent)) as blocks:
+                        async for block in blocks:
+                            yield block
+                            sent += len(block)
+                except VersionMismatch as error:
+                    _log.warning("artifact.changed_while_sent", name=name, why=str(error))
+                    continue
+                return
+        raise VersionMismatch(f"{name} keeps changing")
+
+    async def _verified(self, held: Held, reading: Reading, sent: int) -> AsyncGenerator[bytes]:
+        """The bytes from `sent` on, each proved before it is given out.
 
         A local file whose identity is stable is proved once as a whole and then remembered: the
         reader checks before each block that the identity still holds. Anything else is proved
-        chunk by chunk on the way out.
+        chunk by chunk, out of memory, while there is a place for that. Nobody waits for a place:
+        a client that takes its bytes slowly must not keep one from others. Beyond them the bytes
+        are read twice, by the one reader that is pinned to them.
         """
         identity = reading.stable_identity
-        if identity is None:
-            return self._by_chunk(held, reading)
-        if self._proved.get(name) != identity:
-            await self._prove(held.entry, reading)
+        place = object()
+        if identity is None and not sent and self._take_place(place):
+            try:
+                async with aclosing(self._proved_chunks(held, reading)) as chunks:
+                    async for block in chunks:
+                        yield block
+            finally:
+                self._chunk_buffers.release_on_behalf_of(place)
+            return
+        await self._prove(held.entry, reading, identity)
+        async with aclosing(reading.chunks(offset=sent, size=BLOCK_BYTES)) as blocks:
+            async for block in blocks:
+                yield block
+
+    def _take_place(self, place: object) -> bool:
+        try:
+            self._chunk_buffers.acquire_on_behalf_of_nowait(place)
+        except anyio.WouldBlock:
+            return False
+        return True
+
+    async def _prove(self, entry: Entry, reading: Reading, identity: str | None) -> None:
+        """Hash the whole, unless this very file was proved before."""
+        name = reading.info.name
+        if identity is not None and self._proved.get(name) == identity:
+            return
+        whole, size = hashlib.sha256(), 0
+        async with aclosing(reading.chunks(size=1024 * 1024)) as blocks:
+            async for block in blocks:
+                await anyio.to_thread.run_sync(whole.update, block)
+                size += len(block)
+        _check(entry, Digest(whole.digest()), size)
+        if identity is not None:
             self._proved[name] = identity
             if len(self._proved) > _REMEMBERED_PROOFS:
                 self._proved.popitem(last=False)
-        return reading.chunks(size=BLOCK_BYTES)
-
-    async def _prove(self, entry: Entry, reading: Reading) -> None:
-        whole, size = hashlib.sha256(), 0
-        async for block in reading.chunks(size=1024 * 1024):
-            await anyio.to_thread.run_sync(whole.update, block)
-            size += len(block)
-        _check(entry, Digest(whole.digest()), size)
-
-    async def _by_chunk(self, held: Held, reading: Reading) -> AsyncGenerator[bytes]:
-        """Hold each chunk in memory until it is proved, and give it out from there.
-
-        Only a few transfers do so at a time, and nobody ever waits for one of them: a client that
-        takes its bytes slowly must not keep a place from others. Beyond them the bytes are read
-        twice: proved as a whole, then given out by the reader that is pinned to them.
-        """
-        transfer = object()
-        try:
-            self._chunk_buffers.acquire_on_behalf_of_nowait(transfer)
-        except anyio.WouldBlock:
-            await self._prove(held.entry, reading)
-            async with aclosing(reading.chunks(size=BLOCK_BYTES)) as blocks:
-                async for block in blocks:
-                    yield block
-            return
-        try:
-            async with aclosing(self._proved_chunks(held, reading)) as blocks:
-                async for block in blocks:
-                    yield block
-        finally:
-            self._chunk_buffers.release_on_behalf_of(transfer)
 
     async def _proved_chunks(self, held: Held, reading: Reading) -> AsyncGenerator[bytes]:
         digests = held.chunks or held.entry.digest.raw
@@ -195,3 +220,9 @@ class Get:
 def _check(entry: Entry, digest: Digest, size: int) -> None:
     if size != entry.size or digest != entry.digest:
         raise CorruptObject("stored artifact has other bytes than its entry states")
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    yield first
+    async for block in rest:
+        yield block

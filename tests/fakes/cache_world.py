@@ -70,6 +70,10 @@ class World:
             turn=AlwaysTurn(),
             clock=self.clock,
         )
+        self._assemble_over_the_same_log()
+
+    def _assemble_over_the_same_log(self):
+        stores = self.stores
         self.journal = Journal(
             log=self.log,
             state=stores["state"],
