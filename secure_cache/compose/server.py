@@ -171,6 +171,7 @@ class Server:
             clock=clock,
             remembered=settings.tokens.cached_tokens,
             on_decided=policy.compare_shadow,
+            telemetry=telemetry,
         )
         return _Parts(stores, keys, policy, log, log_memory, journal, issuer_keys, verifier, access)
 
@@ -208,7 +209,7 @@ class Server:
         )
 
     def _exchange(self) -> ExchangesTokens:
-        parts, clock = self._parts, self._clock
+        parts, clock, telemetry = self._parts, self._clock, self._metrics
 
         def issuer() -> TokenIssuer:
             return TokenIssuer(
@@ -228,7 +229,12 @@ class Server:
         )
 
         async def session(token: str) -> Session:
-            exchanged = await exchange.exchange(token)
+            try:
+                exchanged = await exchange.exchange(token)
+            except SecureCacheError:
+                telemetry.token_exchanged(ok=False)
+                raise
+            telemetry.token_exchanged(ok=True)
             made = exchanged.session
             return Session(made.token, int(made.expires_at - clock()))
 

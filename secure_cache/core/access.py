@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from secure_cache.core.telemetry import Silent, Telemetry
 from secure_cache.model.clock import LEEWAY_SECONDS, Clock
 from secure_cache.model.errors import ExpiredToken, Revoked
 from secure_cache.model.identity import Identity
@@ -61,12 +62,14 @@ class Access:
         clock: Clock,
         remembered: int = _REMEMBERED_TOKENS,
         on_decided: Callable[[Identity], None] = lambda _: None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._verifier = verifier
         self._policy = policy
         self._clock = clock
         self._limit = remembered
         self._on_decided = on_decided
+        self._telemetry = Silent() if telemetry is None else telemetry
         self._remembered: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
 
     async def __call__(self, token: str | None) -> Caller:
@@ -92,6 +95,7 @@ class Access:
         identity = await self._verifier.verify(token)
         caller = Caller(identity, policy.decide(identity), policy)
         self._on_decided(identity)
+        self._telemetry.token_verified()
         self._remembered[fingerprint] = (caller, self._clock() + _REMEMBER_SECONDS)
         if len(self._remembered) > self._limit:
             self._remembered.popitem(last=False)

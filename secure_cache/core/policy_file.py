@@ -61,6 +61,7 @@ class PolicyFile:
         self.data, self.current = self._load()
         self.shadow: CompiledPolicy | None = self._load_shadow(self.current)
         self.trouble: str | None = None
+        telemetry.policy_reloaded(ok=True)
 
     def get(self) -> CompiledPolicy:
         return self.current

@@ -77,14 +77,15 @@ class Telemetry(Protocol):
         """A record was taken out of service after a failed verification."""
         ...
 
-    def token_verified(self, *, cached: bool) -> None:
-        """A token was accepted, from the cache of verified tokens or by its signature."""
+    def token_verified(self) -> None:
+        """A token was accepted by its signature; what is remembered of it is not counted."""
         ...
 
     def token_exchanged(self, *, ok: bool) -> None: ...
 
     def policy_reloaded(self, *, ok: bool) -> None:
-        """A changed policy file took effect, or was refused and the last good one stays."""
+        """A policy file took effect, at the start too, or was refused and the last good one
+        stays."""
         ...
 
     def log_committed(self, *, tree_size: int, entries: int, seconds: float) -> None:
@@ -99,8 +100,8 @@ class Telemetry(Protocol):
         """An issuer's keys were fetched; `issuer` is its name in the policy."""
         ...
 
-    def storage_failed(self, *, store: str, kind: str) -> None:
-        """A store raised: `store` is one of the five, `kind` the error's `code`."""
+    def storage_failed(self, *, kind: str) -> None:
+        """A request failed because a store did; `kind` is the error's `code`."""
         ...
 
 
@@ -127,7 +128,7 @@ class Silent:
 
     def quarantined(self) -> None: ...
 
-    def token_verified(self, *, cached: bool) -> None: ...
+    def token_verified(self) -> None: ...
 
     def token_exchanged(self, *, ok: bool) -> None: ...
 
@@ -139,4 +140,4 @@ class Silent:
 
     def jwks_refreshed(self, *, issuer: str, ok: bool) -> None: ...
 
-    def storage_failed(self, *, store: str, kind: str) -> None: ...
+    def storage_failed(self, *, kind: str) -> None: ...

@@ -17,6 +17,8 @@ from secure_cache.model.errors import (
     Refused,
     Revoked,
     SecureCacheError,
+    StorageForbidden,
+    StorageUnavailable,
 )
 
 _log = structlog.get_logger("secure_cache.request")
@@ -64,7 +66,9 @@ def finish(request: CacheRequest, error: SecureCacheError | None, telemetry: Tel
     _count(request, error, telemetry, outcome=outcome, reason=reason, seconds=seconds)
     caller, entry = request.caller, request.entry
     identity = caller.identity if caller else None
-    _log.info(
+    # What failed for a reason of ours stands out from what was refused for one of theirs.
+    write = _log.warning if outcome == "failed" else _log.info
+    write(
         "request",
         method=request.method,
         key=request.key,
@@ -109,6 +113,8 @@ def _count(
         telemetry.served(tier=str(request.entry.tier), size_bytes=request.bytes_out)
     elif error is not None and request.method != "PUT":
         telemetry.missed(reason="absent" if isinstance(error, NotFound) else reason)
+    if isinstance(error, StorageUnavailable | StorageForbidden):
+        telemetry.storage_failed(kind=reason)
     if isinstance(error, Denied | InvalidToken | ExpiredToken | Revoked):
         telemetry.denied(reason=reason)
 

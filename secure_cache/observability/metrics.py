@@ -112,9 +112,9 @@ class Metrics:
             "verification_failed", "Stored things that did not verify. Alarm on any.", "kind"
         )
         self._quarantined = self._counter("quarantined", "Records taken out of service.")
-        self._tokens = self._counter("tokens_verified", "Tokens accepted.", "source")
+        self._tokens = self._counter("tokens_verified", "Tokens accepted by signature.")
         self._exchanged = self._counter("tokens_exchanged", "Token exchanges.", "result")
-        self._policy = self._counter("policy_reloads", "Changed policy files.", "result")
+        self._policy = self._counter("policy_reloads", "Policy files, good or bad.", "result")
         self._policy_good = self._gauge(
             "policy_good",
             "0 while the policy file is refused and the last good one stays.",
@@ -133,7 +133,7 @@ class Metrics:
             registry=self._into,
         )
         self._jwks = self._counter("jwks_refreshes", "Fetches of keys.", "issuer", "result")
-        self._storage = self._counter("storage_failed", "Errors of a store.", "store", "kind")
+        self._storage = self._counter("storage_failed", "Requests that a store failed.", "kind")
         self._policy_good.set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -201,8 +201,8 @@ class Metrics:
     def quarantined(self) -> None:
         self._quarantined.inc()
 
-    def token_verified(self, *, cached: bool) -> None:
-        self._tokens.labels("cache" if cached else "signature").inc()
+    def token_verified(self) -> None:
+        self._tokens.inc()
 
     def token_exchanged(self, *, ok: bool) -> None:
         self._exchanged.labels(_result(ok=ok)).inc()
@@ -225,8 +225,8 @@ class Metrics:
     def jwks_refreshed(self, *, issuer: str, ok: bool) -> None:
         self._jwks.labels(self._label("issuer", issuer), _result(ok=ok)).inc()
 
-    def storage_failed(self, *, store: str, kind: str) -> None:
-        self._storage.labels(self._label("store", store), self._label("kind", kind)).inc()
+    def storage_failed(self, *, kind: str) -> None:
+        self._storage.labels(self._label("kind", kind)).inc()
 
     def render(self) -> tuple[str, bytes]:
         """The content type and the text of /metrics, for all workers."""

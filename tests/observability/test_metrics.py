@@ -43,13 +43,13 @@ def test_every_method_of_the_port_is_counted_by_metrics_and_by_silent():
         port.denied(reason="denied")
         port.verification_failed(kind="digest")
         port.quarantined()
-        port.token_verified(cached=True)
+        port.token_verified()
         port.token_exchanged(ok=True)
         port.policy_reloaded(ok=False)
         port.log_committed(tree_size=7, entries=2, seconds=0.1)
         port.log_pending(entries=3)
         port.jwks_refreshed(issuer="gha", ok=True)
-        port.storage_failed(store="records", kind="storage-unavailable")
+        port.storage_failed(kind="storage-unavailable")
 
 
 def test_a_request_is_counted_once_and_is_open_while_it_lasts():
