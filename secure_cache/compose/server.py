@@ -158,10 +158,11 @@ class Server:
             clock=clock,
             on_refresh=KeyTeller(telemetry),
         )
+        token_keys = own_keys(keys, clock)
         verifier = TokenVerifier(
             policy=policy.get,
             issuer_keys=issuer_keys,
-            own_keys=own_keys(keys, clock),
+            own_keys=token_keys,
             clock=clock,
             on_unknown_claims=UnknownClaimTeller(),
         )
@@ -169,6 +170,7 @@ class Server:
             verifier=verifier,
             policy=policy.get,
             clock=clock,
+            own_keys=token_keys,
             remembered=settings.tokens.cached_tokens,
             on_decided=policy.compare_shadow,
             telemetry=telemetry,

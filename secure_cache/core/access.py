@@ -1,8 +1,8 @@
 """From a token to what its bearer may do, quickly.
 
 A token is verified once and its decision is computed once per policy; both are remembered for a
-minute by the SHA-256 of the token, so that no token is kept in memory. A new policy, or the
-token's expiry, makes the remembered answer void at once.
+minute by the SHA-256 of the token, so that no token is kept in memory. A new policy, other keys
+of our own (one was taken back), or the token's expiry, makes the remembered answer void at once.
 """
 
 import hashlib
@@ -44,8 +44,20 @@ class Caller:
     policy: Policy
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A caller, the own keys in force when its token was verified, and until when it counts."""
+
+    caller: Caller
+    own_keys: object
+    until: float
+
+
 class Access:
     """Callable: token or None to `Caller`. `on_decided` is told whenever a decision is made anew.
+
+    `own_keys` gives what our own tokens are verified with: one and the same object for as long
+    as the keys are the same.
 
     Raises (from the call):
         InvalidToken: it proves nothing.
@@ -60,6 +72,7 @@ class Access:
         verifier: VerifiesTokens,
         policy: Callable[[], Policy],
         clock: Clock,
+        own_keys: Callable[[], object] = lambda: None,
         remembered: int = _REMEMBERED_TOKENS,
         on_decided: Callable[[Identity], None] = lambda _: None,
         telemetry: Telemetry | None = None,
@@ -67,10 +80,11 @@ class Access:
         self._verifier = verifier
         self._policy = policy
         self._clock = clock
+        self._own_keys = own_keys
         self._limit = remembered
         self._on_decided = on_decided
         self._telemetry = Silent() if telemetry is None else telemetry
-        self._remembered: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._remembered: OrderedDict[bytes, _Known] = OrderedDict()
 
     async def __call__(self, token: str | None) -> Caller:
         policy = self._policy()
@@ -88,15 +102,22 @@ class Access:
 
     async def _caller(self, token: str, policy: Policy) -> Caller:
         fingerprint = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._remembered.get(fingerprint)
-        if known is not None and known[0].policy is policy and self._clock() < known[1]:
+        own_keys, known = self._own_keys(), self._remembered.get(fingerprint)
+        if known is not None and self._still_holds(known, policy, own_keys):
             self._remembered.move_to_end(fingerprint)
-            return known[0]
+            return known.caller
         identity = await self._verifier.verify(token)
         caller = Caller(identity, policy.decide(identity), policy)
         self._on_decided(identity)
         self._telemetry.token_verified()
-        self._remembered[fingerprint] = (caller, self._clock() + _REMEMBER_SECONDS)
+        self._remembered[fingerprint] = _Known(caller, own_keys, self._clock() + _REMEMBER_SECONDS)
         if len(self._remembered) > self._limit:
             self._remembered.popitem(last=False)
         return caller
+
+    def _still_holds(self, known: _Known, policy: Policy, own_keys: object) -> bool:
+        return (
+            known.caller.policy is policy
+            and known.own_keys is own_keys
+            and self._clock() < known.until
+        )

@@ -5,6 +5,7 @@ of several processes tells the log. A crash between the two leaves an untold num
 process to look tells it, so that every one is told at least once.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ _log = structlog.get_logger(__name__)
 
 _MAX_VERSION_BYTES = 1024 * 1024
 _TOLD = ".told"
+_NUMBER = re.compile(r"[0-9]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,16 @@ class Journal:
             return
 
     async def _last_two(self, prefix: str) -> tuple[_Version, _Version]:
-        names = [
-            info.name async for info in self._state.list(prefix) if not info.name.endswith(_TOLD)
+        # What is not a number was put there by somebody else, and is nobody's version.
+        numbers = [
+            number
+            async for info in self._state.list(prefix)
+            if _NUMBER.fullmatch(number := info.name.removeprefix(prefix)) is not None
         ]
         versions = [_Version(0, b""), _Version(0, b"")]
-        for object_name in names[-2:]:
-            stored = await self._state.get(object_name, max_bytes=_MAX_VERSION_BYTES)
-            versions.append(_Version(int(object_name.removeprefix(prefix)), stored.data))
+        for number in numbers[-2:]:
+            stored = await self._state.get(prefix + number, max_bytes=_MAX_VERSION_BYTES)
+            versions.append(_Version(int(number), stored.data))
         return versions[-2], versions[-1]
 
     async def _exists(self, name: str) -> bool:

@@ -70,6 +70,25 @@ async def test_a_revoked_family_is_refused_at_once(world):
         await ask("good")
 
 
+async def test_a_token_key_that_was_taken_back_counts_at_once(world):
+    """`keys revoke` is for a stolen key: a minute of remembered answers is a minute of theft."""
+
+    class KeyGone(Counting):
+        async def verify(self, token):
+            if self.calls:
+                raise InvalidToken("its key was revoked")
+            return await super().verify(token)
+
+    keys = ["before"]
+    ask = access(world, KeyGone(world), own_keys=lambda: keys[0])
+    await ask("good")
+    await ask("good")
+    keys[0] = "after"
+
+    with pytest.raises(InvalidToken):
+        await ask("good")
+
+
 async def test_a_remembered_token_expires_all_the_same(world):
     verifier = Counting(world)
     ask = access(world, verifier)

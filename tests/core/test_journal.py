@@ -107,3 +107,15 @@ async def test_a_log_that_is_full_does_not_undo_a_quarantine():
         entry = await world.store(world.caller(branch="main"), "1", b"first")
 
         await journal.quarantined(entry, "a\nreason")
+
+
+@pytest.mark.parametrize("name", ["zzz", "000000000002.bak", "old/000000000001", "1", ".told"])
+async def test_a_strangers_file_among_the_versions_is_nobodys_version(name):
+    """A file of any other name once ended the task that tells the log, and with it the server."""
+    async with cache_world() as world:
+        await world.journal.policy_in_force(b"first")
+        with suppress(SecureCacheError):
+            await world.stores["state"].create(layout.POLICY_PREFIX + name, b"junk")
+        await world.journal.policy_in_force(b"second")
+
+        assert [event.number for event in await told(world)] == [1, 2]
