@@ -15,7 +15,11 @@ from secure_cache.storage.beneath import Beneath
 from secure_cache.storage.filesystem import FilesystemStore
 from secure_cache.storage.locks import FlockTurn, StripedLocks, try_flock
 from secure_cache.storage.memory import AlwaysTurn, ImmutableObjectTouched, MemoryStore
-from secure_cache.storage.mounts import MOUNTINFO, filesystem_type, require_local_filesystem
+from secure_cache.storage.mounts import (
+    filesystem_number,
+    filesystem_type,
+    require_local_filesystem,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -227,3 +231,24 @@ async def test_an_immutable_memory_store_fails_who_changes_an_object():
         await store.delete("a")
     assert await store.delete("b") is False
     assert (await store.get("a", max_bytes=1)).data == b"x"
+
+
+def test_in_a_chroot_whose_table_is_silent_the_kernel_is_asked(tmp_path):
+    table = tmp_path / "mountinfo"
+    table.write_text("")
+    require_local_filesystem(tmp_path, mountinfo=table, number=lambda _: 0xEF53)
+    for foreign in (0x6969, 0xFF534D42, 0x65735546, None):
+        with pytest.raises(Misconfigured, match="unknown"):
+            require_local_filesystem(tmp_path, mountinfo=table, number=lambda _, n=foreign: n)
+
+
+def test_a_type_that_the_table_names_is_not_overruled_by_the_kernel(tmp_path):
+    with pytest.raises(Misconfigured, match="nfs4"):
+        require_local_filesystem(
+            tmp_path, mountinfo=fake_table(tmp_path, "nfs4"), number=lambda _: 0xEF53
+        )
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks Linux about /proc")
+def test_the_kernel_tells_proc_from_a_disk():
+    assert filesystem_number(Path("/proc")) == 0x9FA0
