@@ -16,6 +16,7 @@ from secure_cache.storage.filesystem import FilesystemStore
 from secure_cache.storage.locks import FlockTurn, StripedLocks, try_flock
 from secure_cache.storage.memory import AlwaysTurn, ImmutableObjectTouched, MemoryStore
 from secure_cache.storage.mounts import (
+    MOUNTINFO,
     filesystem_number,
     filesystem_type,
     require_local_filesystem,
