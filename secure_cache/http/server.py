@@ -166,10 +166,15 @@ def raise_open_files(options: ServerOptions) -> None:
 
 
 class _Lifespan:
-    """The application, with what its lifespan raised kept for whoever started the server."""
+    """The application, with what its lifespan raised kept for whoever started the server.
+
+    `on_end` is called when the lifespan ends by itself while requests are served. What the
+    requests stand on is gone then (to uvicorn it is nothing): only a new process can go on.
+    """
 
     def __init__(self, app: ASGI3Application) -> None:
         self._app = app
+        self.on_end: Callable[[], None] = lambda: None
         self._phase: Literal["startup", "shutdown"] = "startup"
         self.failure: BaseException | None = None
 
@@ -194,7 +199,11 @@ class _Lifespan:
             if self._phase == "startup":
                 await send({"type": "lifespan.startup.failed", "message": ""})
             else:
+                structlog.get_logger("secure_cache.http").critical(
+                    "server.failed", exc_info=self.failure
+                )
                 await send({"type": "lifespan.shutdown.failed", "message": ""})
+                self.on_end()
 
 
 def _ours(error: BaseException) -> BaseException:
@@ -231,6 +240,11 @@ class _Server(uvicorn.Server):
             self._hurry.set()
         self._worker.draining = True
         self.should_exit = True
+
+    def abandon(self) -> None:
+        """Leave because the application did, unless we are leaving already."""
+        if not self.should_exit:
+            self._leave()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         with anyio.move_on_after(self._notice):
@@ -281,6 +295,7 @@ def serve(
     # An int for uvicorn's annotation, any number of seconds for the `wait_for` behind it.
     config.timeout_graceful_shutdown = options.drain_seconds  # type: ignore[assignment]
     server = _Server(config, worker, on_ready, options.notice_seconds)
+    app.on_end = server.abandon
     try:
         server.run(sockets=[listener])
     except SystemExit:

@@ -124,6 +124,25 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on():
         assert not any(is_running(pid) for pid in pids)
 
 
+def test_a_worker_whose_background_tasks_died_is_replaced(tmp_path):
+    """Left alone it would go on answering, with its stores closed: nothing but misses, for ever."""
+    fuse = tmp_path / "fuse"
+    with edge({"break": str(fuse)}, workers=2) as server:
+        pids = workers_of(server)
+        assert len(pids) == 2
+        fuse.touch()
+        wait_for(lambda: len(workers_of(server) - pids) == 1)
+        assert server.stop() == 0
+
+
+def test_a_single_process_whose_background_tasks_died_says_so_and_ends(tmp_path):
+    fuse = tmp_path / "fuse"
+    with edge({"break": str(fuse)}) as server:
+        fuse.touch()
+        assert server.process.wait(timeout=20) not in {0, None}
+        assert "server.failed" in server.process.stderr.read()
+
+
 def test_no_worker_outlives_a_killed_parent():
     with edge(workers=2, drain_seconds=1.0) as server:
         pids = workers_of(server)
