@@ -1,12 +1,15 @@
 """Small connections between the parts: what one tells another."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import anyio
 import msgspec
 import structlog
 
 from secure_cache.core.key_folder import KeyFolder
+from secure_cache.core.keystore import Keystore
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.identity.jwks import KeyRefresh
 from secure_cache.identity.keys import KeySet, ed25519_key_set
@@ -101,15 +104,46 @@ class UnknownClaimTeller:
 
 
 def own_keys(keys: KeyFolder, clock: Clock) -> Callable[[], KeySet]:
-    """The server's own token keys; one and the same object for as long as they are the same."""
-    known: tuple[frozenset[str], KeySet] | None = None
+    """The server's own token keys; one and the same object for as long as they are the same.
+
+    Asked at every request, so PEM is read only when the folder was, or when a key's time ends.
+    """
+    known: _OwnKeys | None = None
 
     def current() -> KeySet:
         nonlocal known
-        accepted = keys.current.token_public_keys(clock())
-        names = frozenset(accepted)
-        if known is None or known[0] != names:
-            known = (names, ed25519_key_set(accepted.values()))
-        return known[1]
+        keystore, now = keys.current, clock()
+        if known is None or known.keystore is not keystore or not known.since <= now <= known.until:
+            known = _own_keys_at(keystore, now, known)
+        return known.keys
 
     return current
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnKeys:
+    """What was accepted, of which keystore, and between which moments that holds."""
+
+    keystore: Keystore
+    since: float
+    until: float
+    names: frozenset[str]
+    keys: KeySet
+
+
+def _own_keys_at(keystore: Keystore, now: float, before: _OwnKeys | None) -> _OwnKeys:
+    accepted = keystore.token_public_keys(now)
+    names = frozenset(accepted)
+    same = before.keys if before is not None and before.names == names else None
+    ends = [
+        key.not_after
+        for key in keystore.token_ring.keys
+        if key.keyid in names and key.not_after is not None
+    ]
+    return _OwnKeys(
+        keystore=keystore,
+        since=now,
+        until=min(ends, default=math.inf),
+        names=names,
+        keys=same or ed25519_key_set(accepted.values()),
+    )
