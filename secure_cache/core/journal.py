@@ -14,7 +14,13 @@ import structlog
 from secure_cache.model.clock import Clock
 from secure_cache.model.digest import Digest
 from secure_cache.model.entry import Entry
-from secure_cache.model.errors import AlreadyExists, CorruptObject, NotFound, SecureCacheError
+from secure_cache.model.errors import (
+    AlreadyExists,
+    CorruptObject,
+    NotFound,
+    SecureCacheError,
+    Unavailable,
+)
 from secure_cache.provenance.event import (
     EntryQuarantined,
     EntryRemoved,
@@ -34,6 +40,7 @@ _log = structlog.get_logger(__name__)
 
 _MAX_VERSION_BYTES = 1024 * 1024
 _TOLD = ".told"
+_RACES = 16
 _NUMBER = re.compile(r"[0-9]{12}")
 
 
@@ -74,7 +81,7 @@ class Journal:
     async def policy_in_force(self, data: bytes) -> None:
         """Tell the log about a policy, unless it is the one told last.
 
-        Raises: StorageUnavailable, Overloaded: call again.
+        Raises: Unavailable: call again.
         """
         await self._next(
             layout.POLICY_PREFIX, layout.policy_version, data, self._policy_took_effect
@@ -109,20 +116,29 @@ class Journal:
 
         1. the last version, told if a crash left it untold
         2. the same bytes as the last: nothing to do
-        3. the next number created: of several processes one succeeds and goes on
+        3. the next number created: of several processes one succeeds and goes on; for the others
+           it is as if they came later, since the winner may have told something else
         4. the event logged; then the number marked as told
         """
-        before, last = await self._last_two(prefix)
-        if last.number and not await self._exists(name(last.number) + _TOLD):
-            await self._tell_version(name, before, last, happening)
-        if last.number and last.data == data:
+        lost = False
+        for _ in range(_RACES):
+            before, last = await self._last_two(prefix)
+            if lost and last.data == data:
+                # Its winner is about to tell it.
+                return
+            if last.number and not await self._exists(name(last.number) + _TOLD):
+                await self._tell_version(name, before, last, happening)
+            if last.number and last.data == data:
+                return
+            fresh = _Version(last.number + 1, data)
+            try:
+                await self._state.create(name(fresh.number), data)
+            except AlreadyExists:
+                lost = True
+                continue
+            await self._tell_version(name, last, fresh, happening)
             return
-        fresh = _Version(last.number + 1, data)
-        try:
-            await self._state.create(name(fresh.number), data)
-        except AlreadyExists:
-            return
-        await self._tell_version(name, last, fresh, happening)
+        raise Unavailable(f"{prefix}: other processes were always quicker")
 
     async def _tell_version(
         self,

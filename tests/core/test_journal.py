@@ -4,11 +4,11 @@ from contextlib import suppress
 
 import pytest
 from fakes.cache_world import POLICY, cache_world
-from fakes.faults import MUTATION_FAULTS, FailOnce, no_faults
+from fakes.faults import MUTATION_FAULTS, FailOnce, Fault, no_faults
 
 from secure_cache.core.journal import Journal
 from secure_cache.model.digest import Digest
-from secure_cache.model.errors import SecureCacheError
+from secure_cache.model.errors import AlreadyExists, SecureCacheError
 from secure_cache.provenance.event import EntryQuarantined, EntryRemoved, PolicyTookEffect
 from secure_cache.provenance.verify import VerifiedEvent, verify_statement
 from secure_cache.storage import layout
@@ -119,3 +119,36 @@ async def test_a_strangers_file_among_the_versions_is_nobodys_version(name):
         await world.journal.policy_in_force(b"second")
 
         assert [event.number for event in await told(world)] == [1, 2]
+
+
+async def test_a_process_that_loses_the_race_for_a_number_still_tells_its_own_policy():
+    async with cache_world() as world:
+        state = world.stores["state"]
+
+        class Slow:
+            def __getattr__(self, name):
+                return getattr(state, name)
+
+            async def create(self, name, data):
+                if name == layout.policy_version(1):
+                    await state.inner.create(name, b"other")
+                return await state.create(name, data)
+
+        world.journal._state = Slow()
+        await world.journal.policy_in_force(b"mine")
+
+        assert await told(world) == [
+            PolicyTookEffect(Digest.of(b"other"), 1, None),
+            PolicyTookEffect(Digest.of(b"mine"), 2, Digest.of(b"other")),
+        ]
+
+
+async def test_a_process_that_loses_the_race_to_an_equal_policy_leaves_it_to_the_winner():
+    async with cache_world() as world:
+        state = world.stores["state"]
+        plan = FailOnce(Fault.raising(AlreadyExists("quicker"), after=True), "create", "policy/")
+        state.plan = plan
+        await world.journal.policy_in_force(b"mine")
+
+        assert plan.happened
+        assert await told(world) == []
