@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.core.keystore import Keystore, load_keystore
 from secure_cache.core.log_memory import LogMemory
-from secure_cache.core.policy_file import read_guarded
+from secure_cache.core.policy_file import read_policy
 from secure_cache.core.reconcile import unlogged_records
 from secure_cache.identity.fetch import KeyFetcher
 from secure_cache.identity.issue import Ed25519TokenSigner, Grant, IssuedToken, TokenIssuer
@@ -114,11 +114,11 @@ def open_offline(settings: Settings, clock: Clock) -> Offline:
         Misconfigured: one of them cannot be used; says which file, and what to do.
     """
     policy = parse_policy(
-        read_guarded(settings.policy),
+        read_policy(settings.policy),
         name=str(settings.policy),
         presets=load_presets(),
         now=clock(),
-        tests=None if settings.policy_tests is None else read_guarded(settings.policy_tests),
+        tests=None if settings.policy_tests is None else read_policy(settings.policy_tests),
     )
     return Offline(settings, policy, load_keystore(settings.keys), clock)
 

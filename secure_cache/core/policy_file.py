@@ -4,8 +4,6 @@ A bad file never replaces a good one, and a half-written one is never read: a ch
 only when two looks in a row find the same file. Edits therefore act within two polls.
 """
 
-import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.policy.explain import compare
 from secure_cache.policy.parse import parse_policy
 from secure_cache.policy.preset import Preset
+from secure_cache.storage.guarded_file import read_guarded
 
 MAX_POLICY_BYTES = 256 * 1024
 
@@ -99,6 +98,10 @@ class PolicyFile:
             self._refused = signature
             data, compiled = self._load()
             shadow = self._load_shadow(compiled)
+            if self._signature() != signature:
+                # Somebody began to write after our look: what was read may be the half of it.
+                self._refused = None
+                return False
         except Misconfigured as error:
             self._keep(str(error))
             return False
@@ -120,8 +123,8 @@ class PolicyFile:
         return tuple(_stat_signature(path) for path in paths)
 
     def _load(self) -> tuple[bytes, CompiledPolicy]:
-        data = read_guarded(self._files.policy)
-        tests = read_guarded(self._files.tests) if self._files.tests else None
+        data = read_policy(self._files.policy)
+        tests = read_policy(self._files.tests) if self._files.tests else None
         compiled = parse_policy(
             data,
             name=self._files.policy.name,
@@ -142,31 +145,16 @@ class PolicyFile:
         path = self._files.policy.parent / live.shadow_policy
         try:
             return parse_policy(
-                read_guarded(path), name=path.name, presets=self._presets, now=self._clock()
+                read_policy(path), name=path.name, presets=self._presets, now=self._clock()
             )
         except (InvalidPolicy, Misconfigured) as error:
             _log.error("policy.shadow_refused", trouble=str(error))
             return None
 
 
-def read_guarded(path: Path) -> bytes:
-    """Read a file that decides who may do what.
-
-    Raises:
-        Misconfigured: missing, too large, or writable by group or others, who then could grant
-            themselves anything.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MAX_POLICY_BYTES + 1)
-    except OSError as error:
-        raise Misconfigured(f"{path}: cannot be read ({error.strerror})") from error
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Misconfigured(f"{path}: group or others may write it; run: chmod go-w {path}")
-    if len(data) > MAX_POLICY_BYTES:
-        raise Misconfigured(f"{path}: larger than {MAX_POLICY_BYTES} bytes")
-    return data
+def read_policy(path: Path) -> bytes:
+    """The bytes of a policy or of its tests. Raises: Misconfigured, as `read_guarded`."""
+    return read_guarded(path, max_bytes=MAX_POLICY_BYTES)
 
 
 def _stat_signature(path: Path) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ from secure_cache.model.errors import (
     Unavailable,
 )
 from secure_cache.policy.decision import Issuer
+from secure_cache.storage.guarded_file import read_guarded
 
 _MAX_SOURCES = 256
 _MAX_WAITING_FOR_UNKNOWN = 64
@@ -249,7 +251,8 @@ class IssuerKeys:
     def _read(self, issuer: Issuer) -> Awaitable[bytes]:
         kind, location = _location(issuer)
         if kind == "file":
-            return anyio.to_thread.run_sync(_read_file, self._directory / location)
+            path = self._directory / location
+            return anyio.to_thread.run_sync(partial(read_guarded, path, max_bytes=MAX_SET_BYTES))
         return self._fetcher.fetch(location, allow_private=issuer.allow_private)
 
 
@@ -271,8 +274,3 @@ def _parse(data: bytes, issuer: Issuer) -> KeySet:
     if not keys.keys:
         raise ValueError("; ".join(keys.skipped[:3]) or "the set is empty")
     return keys
-
-
-def _read_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_SET_BYTES + 1)

@@ -3,6 +3,7 @@ bounds, seldom, and only from where the policy says."""
 
 import ipaddress
 import json
+import os
 import socket
 
 import anyio
@@ -435,6 +436,33 @@ async def test_23_an_entry_with_alg_none_does_not_harm_the_others(ci, clock, tmp
         with pytest.raises(InvalidToken):
             await keys.find(entry(ci), "none")
     assert len(seen[0].skipped) == 3
+
+
+async def test_a_key_file_that_others_may_write_is_not_read(clock, tmp_path):
+    """Who can write the keys of an issuer can sign as anybody, main too."""
+    ci = Issuer(iss="https://ci.example", clock=clock)
+    issuer = issuer_entry(ci.iss, jwks_file="ci.json")
+    file = tmp_path / "ci.json"
+    file.write_bytes(ci.document())
+    file.chmod(0o666)
+    seen = []
+    async with keys_of(clock, tmp_path, seen=seen) as keys:
+        with pytest.raises(Unavailable):
+            await keys.find(issuer, ci.kid)
+        assert "chmod go-w" in seen[-1].error
+        file.chmod(0o644)
+        clock.advance(3)
+        assert await keys.find(issuer, ci.kid)
+
+
+async def test_a_pipe_in_the_place_of_a_key_file_holds_nobody(clock, tmp_path):
+    """Every token of the issuer waits for its keys: one that waits for ever is a hung build."""
+    ci = Issuer(iss="https://ci.example", clock=clock)
+    issuer = issuer_entry(ci.iss, jwks_file="ci.json")
+    os.mkfifo(tmp_path / "ci.json")
+    async with keys_of(clock, tmp_path, seen=[]) as keys:
+        with anyio.fail_after(20), pytest.raises(Unavailable):
+            await keys.find(issuer, ci.kid)
 
 
 async def test_a_key_file_is_read_again_when_it_changes(clock, tmp_path):

@@ -1,5 +1,7 @@
 """Hot reload: a good edit acts, a bad one never does, a half-written one is never read."""
 
+import os
+
 import pytest
 from fakes.cache_world import POLICY, World
 from fakes.clock import HeldClock
@@ -92,6 +94,50 @@ def test_a_file_that_others_may_write_is_refused(path):
 
     with pytest.raises(Misconfigured, match="chmod go-w"):
         make(path)
+
+
+def test_a_pipe_in_the_place_of_the_policy_does_not_stop_the_looking(path, holder):
+    """It once held the one who looks for ever: no later revocation acted, and nothing told it."""
+    before = holder.current
+    path.unlink()
+    os.mkfifo(path)
+    holder.look()
+    assert not holder.look()
+    assert holder.current is before
+    assert "not a plain file" in holder.trouble
+
+    path.unlink()
+    path.write_text(OTHER)
+    holder.look()
+    assert holder.look()
+    assert holder.trouble is None
+
+
+def test_a_file_that_changes_between_the_look_and_the_reading_is_not_taken_up(path):
+    """Whoever writes in place truncates first; what is read then may be a good, shorter policy."""
+
+    class WritesMeanwhile(HeldClock):
+        """The clock is asked after the file was read: a writer is at work by then."""
+
+        armed = False
+
+        def __call__(self):
+            if self.armed:
+                self.armed = False
+                path.write_text(OTHER)
+            return super().__call__()
+
+    clock = WritesMeanwhile()
+    holder = PolicyFile(PolicyFiles(path), presets=load_presets(), clock=clock, telemetry=Silent())
+    before = holder.current
+    path.write_text(POLICY + "# half\n")
+    holder.look()
+    clock.armed = True
+    assert not holder.look()
+    assert holder.current is before
+    holder.look()
+    assert holder.look()
+    assert holder.data == OTHER.encode()
 
 
 def test_required_tests_must_pass_before_a_policy_takes_effect(path, tmp_path):
