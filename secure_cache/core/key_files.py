@@ -107,15 +107,26 @@ def locked(folder: Path, *, to_change: bool) -> Iterator[None]:
     """Hold off others that change the folder's files, and, to change them, those that read.
 
     Raises:
-        Misconfigured: as `check_private_folder`.
+        Misconfigured: as `check_private_folder`, or it cannot be locked.
     """
     check_private_folder(folder)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    handle = _locked_folder(folder, fcntl.LOCK_EX if to_change else fcntl.LOCK_SH)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if to_change else fcntl.LOCK_SH)
         yield
     finally:
         os.close(handle)
+
+
+def _locked_folder(folder: Path, how: int) -> int:
+    handle = -1
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(handle, how)
+    except OSError as error:
+        if handle >= 0:
+            os.close(handle)
+        raise Misconfigured(f"the key folder {folder} cannot be locked: {error}") from error
+    return handle
 
 
 def sync_folder(folder: Path) -> None:
