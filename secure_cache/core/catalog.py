@@ -58,21 +58,20 @@ class Held:
     position: int
     inline: bool
     quarantined: bool
-    _judged_by: tuple[Policy, KeyRing] | None = None
+    _judged_by: Policy | None = None
     _hidden: Hidden | None = None
 
     @property
     def entry(self) -> Entry:
         return self.verified.entry
 
-    def hidden(self, policy: Policy, ring: KeyRing, now: float) -> Hidden | None:
+    def hidden(self, policy: Policy, now: float) -> Hidden | None:
         """Why this entry is not served today, or None."""
         if self.quarantined:
             return Hidden("its bytes once failed verification", "quarantine")
-        by = self._judged_by
-        if by is None or by[0] is not policy or by[1] is not ring:
+        if self._judged_by is not policy:
             self._hidden = policy.hides(self.entry, now=now)
-            self._judged_by = (policy, ring)
+            self._judged_by = policy
         return self._hidden
 
 
@@ -105,7 +104,7 @@ class Catalog:
         Raises:
             NotFound: none.
             CorruptObject: there is one, and it does not verify.
-            StorageUnavailable, StorageForbidden: nobody knows.
+            Unavailable, StorageForbidden: nobody knows.
         """
         name = layout.record(namespace, key)
         ring = self._ring()
@@ -138,10 +137,22 @@ class Catalog:
     async def visible(self, namespace: Namespace, key: Key, policy: Policy) -> Held:
         """The record, if it may be served today. Raises as `find`; NotFound when hidden."""
         held = await self.find(namespace, key)
-        hidden = held.hidden(policy, self._ring(), self._clock())
+        hidden = held.hidden(policy, self._clock())
         if hidden is not None:
             raise NotFound(f"hidden: {hidden.line}: {hidden.why}")
         return held
+
+    async def keeps_its_place(self, held: Held, policy: Policy) -> bool:
+        """Whether a new entry must yield to this one.
+
+        Asked before a store is refused: another process may have quarantined the artifact since
+        this one read the record, and then it is to be built again.
+        """
+        if held.hidden(policy, self._clock()) is not None:
+            return False
+        if await self._is_quarantined(held.entry):
+            held.quarantined = True
+        return not held.quarantined
 
     async def artifact_behind(self, held: Held) -> bytes | None:
         """The bytes that stand behind the record, unproved; None when it changed meanwhile.
@@ -251,6 +262,6 @@ class Catalog:
             return info.version, None
         if held.entry.entry_id == ours.entry_id:
             return held.version, held.entry
-        if held.hidden(policy, self._ring(), self._clock()) is None:
+        if await self.keeps_its_place(held, policy):
             raise AlreadyExists("a visible record stands there")
         return held.version, held.entry

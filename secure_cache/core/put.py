@@ -87,10 +87,11 @@ class Put:
         """Refuse what can be refused before the body is read. Raises as the call."""
         grant = _grant(caller)
         try:
-            await self._catalog.visible(grant.namespace, key, caller.policy)
+            held = await self._catalog.find(grant.namespace, key)
         except (NotFound, CorruptObject):
             return
-        raise AlreadyExists("the caller's namespace has it already")
+        if await self._catalog.keeps_its_place(held, caller.policy):
+            raise AlreadyExists("the caller's namespace has it already")
 
     async def __call__(self, caller: Caller, key: Key, body: Body) -> Entry:
         """Store an artifact.

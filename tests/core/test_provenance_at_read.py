@@ -260,3 +260,14 @@ def stamp(world):
     from secure_cache.model.clock import rfc3339
 
     return rfc3339(world.clock())
+
+
+async def test_what_another_process_quarantined_does_not_keep_its_place_here():
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        entry = await world.store(main, "1", b"first")
+        assert await world.fetch(main, "1") == b"first"
+        await world.stores["state"].create(layout.quarantine(entry.entry_id), b"elsewhere")
+        await world.store(main, "1", b"second")
+
+        assert await world.fetch(main, "1") == b"second"
