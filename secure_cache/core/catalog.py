@@ -154,13 +154,20 @@ class Catalog:
             held.quarantined = True
         return not held.quarantined
 
+    def require_verified(self, envelope: bytes, entry: Entry) -> None:
+        """Check that `envelope` proves `entry` under the keys in force. Raises: CorruptObject."""
+        verify_entry(envelope, self._ring(), namespace=entry.namespace, key=entry.key)
+
     async def artifact_behind(self, held: Held) -> bytes | None:
         """The bytes that stand behind the record, unproved; None when it changed meanwhile.
 
-        Raises as `find`.
+        Raises: CorruptObject, StorageUnavailable, StorageForbidden.
         """
         name = layout.record(held.entry.namespace, held.entry.key)
-        stored = await self._records.get(name, max_bytes=MAX_STORED_BYTES)
+        try:
+            stored = await self._records.get(name, max_bytes=MAX_STORED_BYTES)
+        except NotFound:
+            return None
         if stored.info.version != held.version:
             return None
         return split_artifact(stored.data)[1]

@@ -14,7 +14,13 @@ from secure_cache.core.journal import Journal
 from secure_cache.model.clock import Clock
 from secure_cache.model.digest import Digest
 from secure_cache.model.entry import CHUNK_BYTES, Entry
-from secure_cache.model.errors import AlreadyExists, CorruptObject, Denied, NotFound
+from secure_cache.model.errors import (
+    AlreadyExists,
+    CorruptObject,
+    Denied,
+    NotFound,
+    Unavailable,
+)
 from secure_cache.model.identity import Identity
 from secure_cache.model.names import Key, Namespace
 from secure_cache.model.tiers import Tier
@@ -57,7 +63,7 @@ class Put:
         AlreadyExists: the caller's own namespace has a visible entry under the key. Nothing
             that stands in any other namespace has a say.
         TooLarge, TooSlow, Malformed: from the body.
-        Overloaded, StorageUnavailable, StorageForbidden.
+        Unavailable (Overloaded, StorageUnavailable, a key revoked meanwhile), StorageForbidden.
     """
 
     def __init__(
@@ -104,7 +110,7 @@ class Put:
         4. record created if absent                        -> readable, logged: acknowledged
         """
         grant = _grant(caller)
-        now = self._clock()
+        now, signer = self._clock(), self._signer()
         entry_id = new_entry_id(now, self._random_bytes)
         small, digest, chunks = await self._store(layout.artifact(entry_id, int(now)), body)
         entry = Entry(
@@ -123,7 +129,7 @@ class Put:
             server=self._server,
         )
         policy = self._require_visible(entry)
-        envelope = await sign_entry(entry, self._signer())
+        envelope = await self._sign(entry, signer)
         logged = await self._log.append(envelope)
         if policy is not self._policy():
             policy = self._require_visible(entry)
@@ -134,6 +140,17 @@ class Put:
         if replaced is not None:
             await self._journal.replaced(replaced, entry)
         return entry
+
+    async def _sign(self, entry: Entry, signer: Signer) -> bytes:
+        """Sign with the key of the moment that the entry states, when its body began to come in:
+        a key that a rotation made since then was not valid at that moment."""
+        envelope = await sign_entry(entry, signer)
+        if self._signer().keyid != signer.keyid:
+            try:
+                self._catalog.require_verified(envelope, entry)
+            except CorruptObject as error:
+                raise Unavailable(f"the key was taken back meanwhile: {error}") from error
+        return envelope
 
     def _require_visible(self, entry: Entry) -> Policy:
         """A policy edited or a writer revoked while the body came in has the last word."""
