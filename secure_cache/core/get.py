@@ -206,6 +206,9 @@ class Get:
                 offset += len(data)
 
     async def _condemn(self, held: Held, why: str) -> None:
+        if held.quarantined:
+            # Told already, by whoever met the damage first.
+            return
         _log.error(
             "artifact.quarantined",
             entry=held.entry.entry_id,

@@ -7,10 +7,11 @@ import pytest
 import structlog
 from fakes.cache_world import cache_world
 
-from secure_cache.model.errors import CorruptObject
+from secure_cache.model.errors import CorruptObject, NotFound
 from secure_cache.observability.logging import configure_logging
 from secure_cache.observability.metrics import Metrics
 from secure_cache.storage import layout
+from secure_cache.storage.filesystem import FilesystemStore
 
 pytestmark = pytest.mark.anyio
 
@@ -55,3 +56,43 @@ async def test_what_does_not_verify_is_told_and_counted(log, where, event, kind)
     assert line["why"]
     text = metrics.render()[1].decode()
     assert f'secure_cache_verification_failed_total{{kind="{kind}"}} 1.0' in text
+
+
+async def test_damage_of_an_artifact_that_is_proved_piece_by_piece_is_told_once(log, tmp_path):
+    store = FilesystemStore(tmp_path / "artifacts")
+    await store.check()
+    async with cache_world() as world:
+        world.stores["artifacts"] = store
+        world._assemble_over_the_same_log()
+        main = world.caller(branch="main")
+        entry = await world.store(main, "1", LARGE)
+        path = tmp_path / "artifacts" / layout.artifact(entry.entry_id, entry.stored_at)
+        path.chmod(0o600)
+        path.write_bytes(b"y" * len(LARGE))
+        with pytest.raises(CorruptObject):
+            await world.fetch(main, "1")
+
+    (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert line["event"] == "artifact.quarantined"
+
+
+async def test_a_record_that_goes_while_it_is_read_is_a_miss_and_no_alarm(log):
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        entry = await world.store(main, "1", b"small")
+        name = layout.record(entry.namespace, entry.key)
+        world.catalog._held.clear()
+        records = world.stores["records"]
+        gets = []
+
+        def gone_at_the_second_look(operation):
+            if operation.kind == "get":
+                gets.append(operation)
+                if len(gets) == 2:
+                    del records.inner._objects[name]
+
+        records.plan = gone_at_the_second_look
+        with pytest.raises(NotFound):
+            await world.fetch(main, "1")
+
+    assert log.getvalue() == ""
