@@ -2,6 +2,7 @@
 
 from time import perf_counter
 
+import anyio
 import structlog
 
 from secure_cache.core.access import Caller
@@ -40,6 +41,7 @@ class CacheRequest:
         self.bytes_in = 0
         self.bytes_out = 0
         self.body_ended = False
+        self.answer_ended = False
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -57,6 +59,18 @@ class CacheRequest:
     async def body(self, data: bytes, *, more: bool) -> None:
         self.bytes_out += len(data)
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        self.answer_ended = not more
+
+    async def client_left(self) -> bool:
+        """Whether nobody takes the answer any more; asked without waiting.
+
+        To a client that has left the server sends into the void, and never has to wait: whoever
+        does not ask would send gigabytes before anybody else gets a turn.
+        """
+        message: Message = {"type": "still there"}
+        with anyio.move_on_after(0):
+            message = await self._receive()
+        return bool(message["type"] == "http.disconnect")
 
 
 def finish(request: CacheRequest, error: SecureCacheError | None, telemetry: Telemetry) -> None:
@@ -136,4 +150,6 @@ def _outcome(request: CacheRequest, error: SecureCacheError | None) -> str:
         return next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
     if request.status == 405:
         return "refused"
+    if not request.answer_ended:
+        return "gone"
     return "stored" if request.method == "PUT" else "hit"

@@ -39,6 +39,7 @@ from secure_cache.model.errors import (
     Overloaded,
     SecureCacheError,
     TooLarge,
+    TooSlow,
 )
 from secure_cache.model.names import Key
 
@@ -46,6 +47,7 @@ _log = structlog.get_logger("secure_cache.request")
 
 _METHODS = {"GET", "HEAD", "PUT"}
 _STALLED_SEND_SECONDS = 60.0
+_ASK_AFTER_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +97,29 @@ class NxCache:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         request = CacheRequest(scope, receive, send)
-        self._open_requests += 1
         self._telemetry.request_started()
         error: SecureCacheError | None = None
         try:
+            error = await self._attempt(request)
+            if error is not None:
+                await self._refuse(request, error)
+        finally:
+            # Also when the end of a drain cuts it: each request has its line and its number.
+            finish(request, error, self._telemetry)
+
+    async def _attempt(self, request: CacheRequest) -> SecureCacheError | None:
+        """Serve, or say why not."""
+        self._open_requests += 1
+        try:
             await self._serve(request)
         except SecureCacheError as refusal:
-            error = refusal
+            return refusal
         except Exception as crash:  # noqa: BLE001  a bug of ours must not turn a build red
             _log.exception("request.crashed")
-            error = Broken(repr(crash))
+            return Broken(repr(crash))
         finally:
             self._open_requests -= 1
-        if error is not None:
-            await self._refuse(request, error)
-        finish(request, error, self._telemetry)
+        return None
 
     async def _serve(self, request: CacheRequest) -> None:
         scope = request.scope
@@ -154,14 +164,25 @@ class NxCache:
     async def _stream(
         self, request: CacheRequest, size: int, first: bytes, rest: AsyncIterator[bytes]
     ) -> None:
-        """Give out verified blocks; a client that takes nothing for a minute is left."""
-        block = first
+        """Give out verified blocks; a client that takes nothing for a minute is left.
+
+        Raises: TooSlow, and as the blocks.
+        """
+        block, unasked = first, 0
         while True:
             more = request.bytes_out + len(block) < size
-            with anyio.fail_after(_STALLED_SEND_SECONDS):
-                await request.body(block, more=more)
+            try:
+                with anyio.fail_after(_STALLED_SEND_SECONDS):
+                    await request.body(block, more=more)
+            except TimeoutError:
+                raise TooSlow("the client took nothing of its answer") from None
+            unasked += len(block)
             if not more:
                 return
+            if unasked >= _ASK_AFTER_BYTES:
+                unasked = 0
+                if await request.client_left():
+                    return
             block = await anext(rest)
 
     async def _store(self, request: CacheRequest, caller: Caller, key: Key) -> None:
@@ -223,8 +244,8 @@ class NxCache:
 
 def refusal_text(error: SecureCacheError) -> bytes:
     """One line for the person who reads the build's log."""
-    hint = error.hint if isinstance(error, InvalidToken) else ""
-    return f"secure-cache: {error.title}{f': {hint}' if hint else ''}".encode()
+    hint = error.hint if isinstance(error, InvalidToken) else error.title
+    return f"secure-cache: {error.title}{f': {hint}' if hint != error.title else ''}".encode()
 
 
 def _announced_size(scope: Message) -> int:
