@@ -128,7 +128,8 @@ def _ask(http: httpx.Client, request: httpx.Request) -> dict[str, Any]:
         return answer
     code, title = answer.get("code"), answer.get("title")
     if isinstance(code, str) and code in _BY_CODE:
-        raise _BY_CODE[code](f"{where}: {title if isinstance(title, str) else code}")
+        said = title.removeprefix("secure-cache: ") if isinstance(title, str) else code
+        raise _BY_CODE[code](f"{where}: {said}")
     if status >= 500 or status == 429:
         raise Unavailable(f"{where} answered {status}: try again later")
     raise _not_ours(where, status)

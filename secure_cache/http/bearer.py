@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from secure_cache.model.errors import InvalidToken
+from secure_cache.model.errors import InvalidToken, TokenProblem
 
 MAX_TOKEN_BYTES = 8192
 _PRINTABLE = re.compile(rb"[!-~]+")
@@ -23,13 +23,13 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     if not found:
         return None
     if len(found) > 1:
-        raise InvalidToken("two Authorization headers")
+        raise InvalidToken("two Authorization headers", TokenProblem.AUTHORIZATION)
     value = found[0]
     if len(value) > MAX_TOKEN_BYTES + len(b"Bearer "):
         raise InvalidToken("the token is longer than 8 KiB")
     scheme, _, token = value.partition(b" ")
     if scheme.lower() != b"bearer":
-        raise InvalidToken("the Authorization header is not of the form 'Bearer TOKEN'")
+        raise InvalidToken(problem=TokenProblem.AUTHORIZATION)
     token = token.strip(b" ")
     if not token:
         return None

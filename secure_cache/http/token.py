@@ -12,7 +12,7 @@ from secure_cache.core.access import Caller
 from secure_cache.http.bearer import bearer_token
 from secure_cache.http.services import Services, TheCaller
 from secure_cache.model.clock import rfc3339
-from secure_cache.model.errors import InvalidToken, Malformed
+from secure_cache.model.errors import InvalidToken, Malformed, TokenProblem
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_TYPES = {
@@ -134,7 +134,7 @@ def _subject_token(body: bytes, content_type: str, bearer: str | None) -> str:
     """
     if not body:
         if bearer is None:
-            raise InvalidToken("no token to exchange")
+            raise InvalidToken(problem=TokenProblem.MISSING)
         return bearer
     if content_type.partition(";")[0].strip().lower() != _FORM:
         raise Malformed("the exchange takes an RFC 8693 form")

@@ -47,6 +47,8 @@ class TokenProblem(StrEnum):
     """What a caller is told of its invalid token: one of these lines, nothing of the token."""
 
     GENERAL = "the token is not valid"
+    MISSING = "there is no token in the request"
+    AUTHORIZATION = "the Authorization header is not one of the form 'Bearer TOKEN'"
     NOT_A_JWT = "the token is not a JWT in compact form"
     HEADER = "the token's header has a field or value that is not accepted here"
     TYPE = "the token is of another type than this server accepts from its issuer"

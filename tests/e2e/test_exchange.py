@@ -105,6 +105,21 @@ def test_a_ci_token_is_exchanged_once(server, issuer):
     assert "token-replayed" in str(again.headers) + again.text
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({}, "there is no token in the request"),
+        ({"Authorization": "Bearer"}, "there is no token in the request"),
+        ({"Authorization": "Basic x"}, "not one of the form 'Bearer TOKEN'"),
+    ],
+)
+def test_an_exchange_without_a_token_says_so(server, header, said):
+    with server.client() as client:
+        answer = client.post("/v1/token", headers=header)
+    assert answer.status_code == 401
+    assert said in answer.json()["title"]
+
+
 def test_a_used_token_stays_used_after_a_restart(server, issuer):
     token = issuer.token(**MAIN)
     assert exchange(server, token).status_code == 200
