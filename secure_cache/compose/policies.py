@@ -46,6 +46,8 @@ def is_tests(path: Path) -> bool:
 
 def tests_beside(policy: Path) -> Path | None:
     """The test file of a policy: `policy_test.yaml` beside `policy.yaml`."""
+    if not policy.name:
+        return None
     found = policy.with_name(f"{policy.stem}{_TESTS_ENDING}{policy.suffix}")
     return found if found.is_file() else None
 

@@ -127,7 +127,8 @@ class _Walk:
         if len(text) < (kind.min_length or 0) or len(text) > (kind.max_length or len(text)):
             return self._wrong(node, f"text of 1 to {kind.max_length} characters", extra)
         if not fits:
-            return self._wrong(node, f"text of the form {kind.pattern}", extra)
+            form = f"text of the form {kind.pattern}"
+            return self._wrong(node, extra.get("form", form), extra)
         return text
 
     def _int(self, node: Node, kind: inspect.IntType, extra: dict[str, Any]) -> Any:

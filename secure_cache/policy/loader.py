@@ -35,6 +35,19 @@ _BOOLEANS["FALSE"] = False
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _YAML_11_LETTERS = frozenset({"y", "Y", "n", "N"})
 _STRING_TAG = "tag:yaml.org,2002:str"
+_MENDS = (
+    ("'\\t'", "indent with spaces: YAML takes no tabs"),
+    ("alphabetic or numeric character", "put a pattern that begins with `*` in quotes"),
+    ("<block end>", "begin this line in the same column as its neighbours above"),
+    (
+        "mapping values are not allowed",
+        "quote a text that holds `: `, add a missing colon above, or mend the indentation",
+    ),
+    ("could not find expected ':'", "add the colon that is missing, here or in the line above"),
+    ("expected ',' or", "close the bracket: here, or in a line above"),
+    ("unexpected end of stream", "close the quote that was opened above"),
+)
+"""Of PyYAML's own messages, which speak of its parser: what a person does about them."""
 _RESOLVER = yaml.resolver.Resolver()
 
 
@@ -148,7 +161,9 @@ class _Composer:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             at = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            _stop(self._name, at, f"not YAML: {show(error.problem)}", "mend the syntax here")
+            problem = error.problem or "nothing more is known"
+            fix = next((fix for part, fix in _MENDS if part in problem), "mend the syntax here")
+            _stop(self._name, at, f"not YAML: {show(problem)}", fix)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             _stop(self._name, (1, 1), f"not YAML: {show(str(error))}", "mend the syntax")
 

@@ -17,12 +17,38 @@ DURATION = r"^[1-9][0-9]{0,5}[smhd]$"
 SIZE = r"^[1-9][0-9]{0,6}(?:KiB|MiB|GiB|TiB)$"
 TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
 
-Name: TypeAlias = Annotated[str, Meta(pattern=NAME, description="letters a-z, digits, hyphens")]
+Name: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=NAME,
+        description="letters a-z, digits, hyphens",
+        extra={"form": "letters a-z, digits and inner hyphens, at most 64"},
+    ),
+]
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
-Duration: TypeAlias = Annotated[str, Meta(pattern=DURATION, description="90s, 30m, 1h or 7d")]
-Size: TypeAlias = Annotated[str, Meta(pattern=SIZE, description="such as 500MiB or 5GiB")]
+Duration: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=DURATION,
+        description="90s, 30m, 1h or 7d",
+        extra={"form": "a time such as 90s, 30m, 1h or 7d"},
+    ),
+]
+Size: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=SIZE,
+        description="such as 500MiB or 5GiB",
+        extra={"form": "a size such as 500MiB or 5GiB"},
+    ),
+]
 Time: TypeAlias = Annotated[
-    str, Meta(pattern=TIME, description="UTC, 2026-01-02T03:04:05Z", extra={"plain": True})
+    str,
+    Meta(
+        pattern=TIME,
+        description="UTC, 2026-01-02T03:04:05Z",
+        extra={"plain": True, "form": "a time in UTC such as 2026-01-02T03:04:05Z"},
+    ),
 ]
 AnyOf: TypeAlias = Text | Annotated[tuple[Text, ...], Meta(min_length=1)]
 """An exact value, or a list of them, any of which will do."""

@@ -94,6 +94,13 @@ def test_a_file_that_is_missing_is_named(line, call, tmp_path):
     )
 
 
+@pytest.mark.parametrize("line", ["lint", "test", "explain", "diff"])
+def test_a_folder_in_place_of_a_file_is_named(line, call):
+    rest = {"explain": ["--claims", "{}"], "diff": ["."]}.get(line, [])
+    done = call("policy", line, ".", *rest)
+    assert (done.code, done.err) == (2, "secure-cache: .: Is a directory: give a policy file\n")
+
+
 def test_a_failing_case_is_told_and_the_answer_is_no(policy, call):
     edit(policy, "read: [branch/main, self]", "read: [self]")
     done = call("policy", "test", policy)

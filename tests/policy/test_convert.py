@@ -20,7 +20,11 @@ NONE = "revocations: []"
         ),
         ((PIN, PIN + "    algorithms: RS256\n"), "found 'RS256', expected a list"),
         ((PIN, PIN + '    allow_private: "true"\n'), "found 'true', expected true or false"),
-        ((PIN, PIN + "    max_age: 7 days\n"), "found '7 days', expected text of the form"),
+        ((PIN, PIN + "    max_age: 7 days\n"), "found '7 days', expected a time such as 90s"),
+        (
+            (NONE, "revocations: [{ id: a, match: { run_id: b }, since: x }]"),
+            "found 'x', expected a time in UTC such as 2026-01-02T03:04:05Z",
+        ),
         ((PIN, PIN + '    jwks_file: ""\n'), "found '', expected text of 1 to 1024 characters"),
         ((PIN, PIN + f"    iss: {'x' * 1025}\n"), "expected text of 1 to 1024 characters"),
         ((PIN, PIN + "    iss: [a]\n"), "found a list, expected text"),
@@ -38,8 +42,8 @@ NONE = "revocations: []"
             "found nothing, expected text or a list",
         ),
         (("name: main\n", 'name: "main\\n"\n'), "expected text without control characters"),
-        (("name: main\n", "name: Main\n"), "found 'Main', expected text of the form"),
-        (("  standard:  ", "  Standard:  "), "expected text of the form"),
+        (("name: main\n", "name: Main\n"), "found 'Main', expected letters a-z"),
+        (("  standard:  ", "  Standard:  "), "expected letters a-z"),
     ],
 )
 def test_a_wrong_shape_is_told_with_what_was_found_and_what_is_expected(change, message):

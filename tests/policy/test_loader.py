@@ -177,6 +177,28 @@ def test_what_a_reviewer_cannot_see_is_refused(character):
     assert (finding.code, finding.line, finding.column) == ("E16", 2, 8)
 
 
+@pytest.mark.parametrize(
+    ("source", "at", "fix"),
+    [
+        ("a:\n\tb: 1\n", (2, 1), "spaces"),
+        ("a:\tb\n", (1, 3), "spaces"),
+        ("when: { branch: * }\n", (1, 18), "in quotes"),
+        ("when: { branch: ** }\n", (1, 18), "in quotes"),
+        ("a:\n  - b: 1\n   c: 2\n", (3, 4), "same column"),
+        ("a:\n  - b: 1\n      c: 2\n", (3, 8), "indentation"),
+        ("a: b: c\n", (1, 5), "quote a text"),
+        ("a: 1\nb\nc:\n", (3, 1), "add the colon"),
+        ("a\nb: c\n", (2, 2), "colon"),
+        ("a: { b: c\nd: e\n", (2, 2), "close the bracket"),
+        ('a: "b\n', (2, 1), "close the quote"),
+    ],
+)
+def test_broken_syntax_is_told_with_what_to_do_about_it(source, at, fix):
+    (finding,) = refused(source)
+    assert (finding.code, (finding.line, finding.column)) == ("E16", at), str(finding)
+    assert fix in finding.fix, str(finding)
+
+
 def test_the_limits_hold():
     assert refused(b"a: " + b"x" * MAX_BYTES)[0].code == "E16"
     assert refused("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))[0].code == "E16"
