@@ -66,7 +66,8 @@ def serve(config: Path, settings: Settings, on_ready: Callable[[str], None]) -> 
     except Broken as error:
         raise Broken(
             f"{settings.storage.path}: {error}: run `secure-cache log fsck --config {config}`,"
-            " restore from a backup what is damaged or missing, and never begin the log anew"
+            " follow docs/operations.md, section 9 (a backup may be older), and never begin the log"
+            " anew in the same place"
         ) from error
 
 

@@ -17,7 +17,7 @@ from secure_cache.tlog.fsck import Finding
 from secure_cache.tlog.pending import MAX_BATCH_BYTES, decode_batch
 from secure_cache.tlog.ports import PublishedLog
 
-_UNLOGGED = "its entry is in no log, though it can be read"
+_UNLOGGED = "its entry is in no log"
 _RESTORE = "restore the newest state of the log, or delete the record: it is built again"
 _DAMAGED = "delete it: it is never served, and is built again"
 

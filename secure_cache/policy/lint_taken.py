@@ -99,7 +99,7 @@ def lint_revocations(
             report.add("E13", what, "swap them", *path, "until")
         if until is not None and until + _longest_ttl(document) < now:
             what = "nothing that this can cover should be left"
-            fix = "look with `secure-cache audit query`, then delete it"
+            fix = "look for them in the log, then delete it"
             report.add("W05", what, fix, *path, "until")
 
 
