@@ -82,7 +82,6 @@ class NxCache:
         telemetry: Telemetry,
         strict: bool,
         nx_only: bool = False,
-        root_path: str = "",
     ) -> None:
         self._access = access
         self._get = get
@@ -91,7 +90,6 @@ class NxCache:
         self._telemetry = telemetry
         self._strict = strict
         self._nx_only = nx_only
-        self._root_path = root_path
         self._open_requests = 0
         self._open_uploads = 0
 
@@ -126,9 +124,7 @@ class NxCache:
         if request.method not in _METHODS:
             await self._method_not_allowed(request)
             return
-        request.key = key = cache_key(
-            scope["raw_path"], root_path=self._root_path, nx_only=self._nx_only
-        )
+        request.key = key = cache_key(scope["raw_path"], nx_only=self._nx_only)
         if self._open_requests > self._limits.max_open_requests:
             raise Overloaded("too many open requests")
         caller = await self._access(bearer_token(scope["headers"]))

@@ -10,8 +10,8 @@ from secure_cache.model.names import Key, parse_key
 CACHE_PREFIX = "/v1/cache/"
 
 
-def cache_key(raw_path: bytes, *, root_path: str = "", nx_only: bool = False) -> Key:
-    """The key of `[root_path]/v1/cache/{key}`.
+def cache_key(raw_path: bytes, *, nx_only: bool = False) -> Key:
+    """The key of `/v1/cache/{key}`.
 
     One doubled slash before `v1` is accepted, because the Nx client joins its server setting
     and the path as they are, and many people end the setting with a slash.
@@ -23,8 +23,6 @@ def cache_key(raw_path: bytes, *, root_path: str = "", nx_only: bool = False) ->
         path = raw_path.decode("ascii")
     except UnicodeDecodeError as error:
         raise Malformed("the path is not ASCII") from error
-    if root_path and path.startswith(root_path + "/"):
-        path = path[len(root_path) :]
     if path.startswith("//v1/"):
         path = path[1:]
     if not path.startswith(CACHE_PREFIX):
