@@ -92,11 +92,13 @@ class Front:
             await refuse_and_drain(watched_send, receive, answer, _SMALL_DRAIN)
         else:
             await self._app(scope, _replay(body, receive), watched_send)
-        self._finish(scope, status, perf_counter() - started_at, len(body))
+        finally:
+            # Also when the end of a drain cuts it.
+            self._finish(scope, status, perf_counter() - started_at, len(body))
 
     def _finish(self, scope: Message, status: int, seconds: float, bytes_in: int) -> None:
         reason, why = scope.get(_REFUSAL, ("", ""))
-        outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
+        outcome = _outcome(status)
         self._telemetry.request_finished(
             Finished(
                 method=scope["method"],
@@ -118,6 +120,12 @@ class Front:
             why=why,
             ms=round(seconds * 1000, 3),
         )
+
+
+def _outcome(status: int) -> str:
+    if not status:
+        return "gone"
+    return "ok" if status < 400 else "refused" if status < 500 else "failed"
 
 
 def note_refusal(scope: Any, error: SecureCacheError) -> None:
