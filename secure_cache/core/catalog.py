@@ -26,7 +26,7 @@ from secure_cache.model.names import Key, Namespace
 from secure_cache.policy.decision import Hidden, Policy
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.provenance.record import MAX_STORED_BYTES, parse_record, split_artifact
-from secure_cache.provenance.verify import VerifiedEntry, check_chunk_list, verify_entry
+from secure_cache.provenance.verify import check_chunk_list, verify_entry
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectStore
 
@@ -43,27 +43,19 @@ class Held:
 
     Attributes:
         version: of the stored record.
-        verified: the entry, proved.
+        entry: proved. The envelope that proved it is not kept: it is half of what a record costs.
         chunks: the concatenated raw chunk digests; empty up to one chunk.
-        batch: the pending batch that logged it.
-        position: its place in the batch.
         inline: the artifact stands behind the record, in the same object.
         quarantined: its bytes once failed verification.
     """
 
     version: str
-    verified: VerifiedEntry
+    entry: Entry
     chunks: bytes
-    batch: str
-    position: int
     inline: bool
     quarantined: bool
     _judged_by: Policy | None = None
     _hidden: Hidden | None = None
-
-    @property
-    def entry(self) -> Entry:
-        return self.verified.entry
 
     def hidden(self, policy: Policy, now: float) -> Hidden | None:
         """Why this entry is not served today, or None."""
@@ -190,10 +182,8 @@ class Catalog:
         quarantined = await self._is_quarantined(verified.entry)
         return Held(
             version=version,
-            verified=verified,
+            entry=verified.entry,
             chunks=record.chunks,
-            batch=record.batch,
-            position=record.position,
             inline=artifact is not None,
             quarantined=quarantined,
         )
