@@ -34,7 +34,7 @@ from secure_cache.http.app import create_app
 from secure_cache.http.body import BodyBounds, DrainBounds
 from secure_cache.http.front import Front
 from secure_cache.http.nx import CacheLimits, NxCache
-from secure_cache.http.server import Worker
+from secure_cache.http.server import KILL_AFTER_SECONDS, Worker
 from secure_cache.http.services import ExchangesTokens, Readiness, Services, Session
 from secure_cache.identity.exchange import TokenExchange
 from secure_cache.identity.fetch import KeyFetcher
@@ -56,6 +56,9 @@ SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
 _REMEMBER_SECONDS = 2.0
 _UNTRUSTWORTHY_STORE = 5
+
+_FLUSH_SECONDS = KILL_AFTER_SECONDS - 2.0
+"""Well before the supervisor kills: what is still pending then, the next process sequences."""
 
 
 def app_from_settings(argument: str, worker: Worker) -> Front:
@@ -134,6 +137,7 @@ class Server:
             options=LogOptions(
                 commit_seconds=settings.log.commit_interval_seconds,
                 max_owed=settings.log.max_pending,
+                flush_seconds=_FLUSH_SECONDS,
                 rewrite_equal=settings.storage.kind == "filesystem",
             ),
             tell=LogTeller(telemetry),
