@@ -95,7 +95,8 @@ def _lint_tests(
         return
     fix = "a policy with require_tests loads only when its test file passes"
     if results is None:
-        report.add("E21", "the tests that it requires are missing", fix, "require_tests")
+        name = "name the test file: a server by the setting policy_tests, `policy lint` by --tests"
+        report.add("E21", "the tests that it requires are missing", name, "require_tests")
     for result in results or ():
         if not result.passed:
             report.add("E21", f"failed: {result}", fix, "require_tests")

@@ -116,3 +116,14 @@ def test_the_written_recipe_computes_the_digest_of_a_chunk_list(tmp_path):
     (tmp_path / "artifact").write_bytes(artifact)
     chunks = b"".join(Digest.of(part).raw for part in (artifact[:CHUNK_BYTES], b"tail"))
     assert follow(recipes()[1], tmp_path).stdout.split()[0] == str(Digest.of(chunks))
+
+
+def test_the_written_recipe_takes_the_entries_out_of_a_bundle(tmp_path):
+    entries = [b"first", b"x" * 300, b"last"]
+    bundle = b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+    (tmp_path / "bundle").write_bytes(bundle)
+    fetch, unpack = recipes()[3].split("\n", 1)
+    assert fetch.startswith("curl ")
+    done = follow(unpack, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"entry-{n}.json").read_bytes() for n in range(3)] == entries

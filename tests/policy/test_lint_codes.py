@@ -308,6 +308,12 @@ def test_required_tests_that_fail_block_the_policy_and_say_which():
     assert any("release-evil" in str(finding) for finding in failing)
 
 
+def test_required_tests_that_are_missing_are_told_with_the_setting_that_names_them():
+    source = mutated(("version: 1\n", "version: 1\nrequire_tests: true\n"))
+    (finding,) = (finding for finding in lint(source) if finding.code == "E21")
+    assert "policy_tests" in finding.fix
+
+
 def test_a_broken_test_file_blocks_the_policy_that_requires_it():
     source = mutated(("version: 1\n", "version: 1\nrequire_tests: true\n"))
     with pytest.raises(InvalidPolicy):
