@@ -72,6 +72,8 @@ class EdgeApp:
                 if await fuse.exists():
                     await fuse.unlink(missing_ok=True)
                     raise ValueError("a background task met what nobody thought of")
+        else:
+            await receive()
         self.note(event="ended")
         await send({"type": "lifespan.shutdown.complete"})
 
