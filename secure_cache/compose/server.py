@@ -56,6 +56,8 @@ SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
 _REMEMBER_SECONDS = 2.0
 _UNTRUSTWORTHY_STORE = 5
+_SEE_THE_LOG = "needs a person: the server's log says why"
+"""And readiness does not: anybody may ask for it, and the reasons hold paths and lines of files."""
 
 _FLUSH_SECONDS = KILL_AFTER_SECONDS - 2.0
 """Well before the supervisor kills: what is still pending then, the next process sequences."""
@@ -302,13 +304,14 @@ class Server:
         """A log that failed its check, or a policy that cannot be read, must not take the
         process out of service: look-ups go on, and to Nx a refused connection is a red build."""
         parts = self._parts
-        fault = parts.log.fault
         troubles = {
             "policy": parts.policy.trouble,
             "keys": parts.keys.trouble,
-            "log": str(fault) if fault is not None else None,
+            "log": parts.log.fault,
         }
-        checks = {name: trouble or "ok" for name, trouble in troubles.items()}
+        checks = {
+            name: "ok" if trouble is None else _SEE_THE_LOG for name, trouble in troubles.items()
+        }
         checks["process"] = "draining" if self._worker.draining else "ok"
         return Readiness(
             ready=not self._worker.draining,
