@@ -61,7 +61,8 @@ class Held:
         """Why this entry is not served today, or None."""
         if self.quarantined:
             return Hidden("its bytes once failed verification", "quarantine")
-        if self._judged_by is not policy:
+        # What a clock that ran ahead dated into the future is judged each time until then.
+        if self._judged_by is not policy or self.entry.stored_at > now:
             self._hidden = policy.hides(self.entry, now=now)
             self._judged_by = policy
         return self._hidden

@@ -2,7 +2,8 @@
 
 Namespaces are looked up in the order of the decision (trusted, then base, then own), so that a
 poisoned own entry can never shadow a trusted one. A check that fails ends the look-up with a
-miss: going on would let a damaged trusted entry bring a lower one to light.
+miss: going on would let a damaged trusted entry bring a lower one to light in that very request.
+From then on it is quarantined, which hides it like a revocation: the reader's own may be served.
 """
 
 import hashlib

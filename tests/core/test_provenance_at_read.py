@@ -6,6 +6,7 @@ import anyio
 import pytest
 from fakes.cache_world import POLICY, cache_world
 
+from secure_cache.model.clock import rfc3339
 from secure_cache.model.entry import CHUNK_BYTES
 from secure_cache.model.errors import CorruptObject, Denied, NotFound, SecureCacheError
 from secure_cache.provenance.record import INLINE_BYTES, join_artifact, split_artifact
@@ -257,8 +258,6 @@ async def test_a_reader_that_is_slow_gets_no_byte_of_a_file_that_changes_under_i
 
 
 def stamp(world):
-    from secure_cache.model.clock import rfc3339
-
     return rfc3339(world.clock())
 
 
@@ -271,3 +270,17 @@ async def test_what_another_process_quarantined_does_not_keep_its_place_here():
         await world.store(main, "1", b"second")
 
         assert await world.fetch(main, "1") == b"second"
+
+
+async def test_an_entry_dated_into_the_future_does_not_escape_a_revocation_that_begins_later():
+    async with cache_world() as world:
+        main = world.caller(branch="main")
+        world.clock.advance(600)
+        await world.store(main, "1", b"first")
+        world.clock.advance(-600)
+        world.edit(REVOKED.replace("reason:", f"since: '{rfc3339(world.clock() + 60)}', reason:"))
+        assert await world.fetch(world.caller(branch="main"), "1") == b"first"
+        world.clock.advance(120)
+
+        with pytest.raises(NotFound):
+            await world.fetch(main, "1")
