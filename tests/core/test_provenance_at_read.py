@@ -279,7 +279,8 @@ async def test_an_entry_dated_into_the_future_does_not_escape_a_revocation_that_
         await world.store(main, "1", b"first")
         world.clock.advance(-600)
         world.edit(REVOKED.replace("reason:", f"since: '{rfc3339(world.clock() + 60)}', reason:"))
-        assert await world.fetch(world.caller(branch="main"), "1") == b"first"
+        main = world.caller(branch="main")
+        assert await world.fetch(main, "1") == b"first"
         world.clock.advance(120)
 
         with pytest.raises(NotFound):
