@@ -356,6 +356,8 @@ def test_self(claims, expected):
         ({"br": "refs/tags/main"}, NOTHING),
         ({"br": ("main",)}, NOTHING),
         ({"br": True}, NOTHING),
+        ({"br": 1}, NOTHING),
+        ({"tg": 1}, NOTHING),
         ({"who": "developer"}, NOTHING),
         ({"who": "developer", "br": ""}, Context(ContextKind.ROLE, "developer")),
         ({"who": "developer\n", "br": ""}, NOTHING),

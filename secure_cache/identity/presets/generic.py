@@ -41,10 +41,12 @@ def _context(
     kind: str, present: dict[str, ClaimValue], claims: Claims, options: PresetOptions
 ) -> Context | Unclassifiable:
     # The least trusted reading wins: a pull request usually names its branch too.
-    value = _name(present[kind])
+    value = present[kind]
     if kind == "pull_request":
-        return _pull_request(value, text(claims, dict(options.claim_names).get("base", "")))
-    if not is_ref_name(value) or value.startswith("refs/"):
+        return _pull_request(
+            _number(value), text(claims, dict(options.claim_names).get("base", ""))
+        )
+    if not isinstance(value, str) or not is_ref_name(value) or value.startswith("refs/"):
         # `refs/heads/main` may be a full ref, or a branch that somebody called so.
         return Unclassifiable(f"the {kind} claim is not a bare {kind} name")
     if kind == "role":
@@ -82,7 +84,8 @@ def _by_subject(claims: Claims) -> Context | Unclassifiable:
     return Context(ContextKind.OTHER, "sub", "sub", digest)
 
 
-def _name(value: ClaimValue) -> str:
+def _number(value: ClaimValue) -> str:
+    """CIs write a pull request's number as a number or as text; names are text only."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else ""
