@@ -171,7 +171,7 @@ def test_another_logs_key_is_noticed(folder, tmp_path):
 
 def test_a_broken_key_is_refused_and_never_quoted(folder):
     text = (folder / "log.key").read_text()
-    secret = text.rsplit("+", 1)[1].strip()
+    secret = text.split("+", 4)[4].strip()
     for broken in (text[:-1], text + "\n", text.replace("PRIVATE", "private"), f"{secret}\n"):
         (folder / "log.key").write_text(broken)
         with pytest.raises(Misconfigured, match="not the private key of a log") as caught:
