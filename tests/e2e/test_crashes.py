@@ -6,7 +6,7 @@ import time
 
 import httpx
 import pytest
-from world.server import NotReadyError
+from world.server import NotReadyError, wait_until
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -77,7 +77,10 @@ def check(server, load):
     for client in clients.values():
         client.close()
     # All that can be read is in the log, and the log began with events of its own.
-    assert server.checkpoint()[0] >= len(load.acknowledged)
+    wait_until(
+        lambda: server.checkpoint()[0] >= len(load.acknowledged),
+        "all that was acknowledged in the published log",
+    )
 
 
 @pytest.mark.slow
