@@ -1,9 +1,9 @@
 """Make an npm lock portable: names, versions and hashes, and not one address.
 
-npm writes funding links, and leaves out an optional package of another platform when its
-registry does not offer it; `npm ci` then refuses the lock. Such a package is named here with its
-version and platform and without a hash: a Linux machine with glibc, where the tests run, never
-installs it.
+npm writes funding links, some licences as links, and leaves out an optional package of another
+platform when its registry does not offer it; `npm ci` then refuses the lock. Such a package is
+named here with its version and platform and without a hash: a Linux machine with glibc, where the
+tests run, never installs it.
 """
 
 import json
@@ -29,6 +29,8 @@ def portable(lock: dict[str, Any]) -> dict[str, Any]:
     for package in packages.values():
         package.pop("funding", None)
         package.pop("resolved", None)
+        if "://" in str(package.get("license")):
+            package.pop("license")
     for package in list(packages.values()):
         for name, version in package.get("optionalDependencies", {}).items():
             path = f"node_modules/{name}"
