@@ -1,10 +1,11 @@
 # Everything is installed into .venv/ from the locks in requirements/: names, versions and hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install dev serve test static check fmt bench lock clean
+.PHONY: help install dev deploy-tools serve test static check fmt bench lock clean
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install
+PIP_INSTALL := -m pip --disable-pip-version-check --quiet --quiet install
+PIP := $(BIN)/python $(PIP_INSTALL)
 CODE := secure_cache tests bench scripts
 # What `make test T=tests/policy` narrows the tests to.
 T ?=
@@ -12,15 +13,17 @@ T ?=
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/.installed ## make .venv/ with the console script secure-cache
 
 .venv/bin/python:
 	@scripts/venv.sh .venv
 
-.venv/.installed: .venv/bin/python requirements/run.txt requirements/build.txt pyproject.toml
-	$(PIP) --require-hashes -r requirements/run.txt -r requirements/build.txt
+# With the Azure SDK, so that every kind of storage just works. requirements/run.txt is the same
+# without it, for an installation on the filesystem alone.
+.venv/.installed: .venv/bin/python requirements/azure.txt requirements/build.txt pyproject.toml
+	$(PIP) --require-hashes -r requirements/azure.txt -r requirements/build.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -28,6 +31,15 @@ dev: .venv/.installed-dev ## also install what tests and checks need
 
 .venv/.installed-dev: .venv/.installed requirements/dev.txt
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+deploy-tools: .venv-deploy/.installed ## make .venv-deploy/ with what checks deploy/ (checkov and others)
+
+.venv-deploy/bin/python:
+	@scripts/venv.sh .venv-deploy
+
+.venv-deploy/.installed: .venv-deploy/bin/python requirements/deploy.txt
+	.venv-deploy/bin/python $(PIP_INSTALL) --require-hashes -r requirements/deploy.txt
 	@touch $@
 
 serve: install ## run a server on 127.0.0.1:8642 and print how to point Nx at it (PORT=, DIRECTORY=)
@@ -56,6 +68,6 @@ lock: dev ## write the locks anew from pyproject.toml and package.json (UPGRADE=
 	scripts/lock.sh
 
 clean: ## remove what the targets made, except var/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-deploy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name node_modules -prune -exec rm -rf {} +

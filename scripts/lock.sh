@@ -12,8 +12,11 @@ lock() {
 
 lock pyproject.toml --output-file requirements/run.txt
 lock --group build --output-file requirements/build.txt
-lock pyproject.toml --group dev --constraint requirements/run.txt --constraint requirements/build.txt \
-    --output-file requirements/dev.txt
+lock pyproject.toml --extra azure --constraint requirements/run.txt \
+    --output-file requirements/azure.txt
+lock pyproject.toml --extra azure --group dev --constraint requirements/azure.txt \
+    --constraint requirements/build.txt --output-file requirements/dev.txt
+lock --group deploy --output-file requirements/deploy.txt
 
 git ls-files '*package-lock.json' | while read -r file; do
     (

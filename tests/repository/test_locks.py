@@ -37,11 +37,22 @@ def declared() -> dict[str, list[Requirement]]:
     groups = document["dependency-groups"]
     build = groups["build"]
     dev = [item for item in groups["dev"] if isinstance(item, str)]
-    texts = {"run": run, "build": build, "dev": [*run, *build, *dev]}
+    azure = document["project"]["optional-dependencies"]["azure"]
+    texts = {
+        "run": run,
+        "azure": [*run, *azure],
+        "build": build,
+        "dev": [*run, *azure, *build, *dev],
+        "deploy": groups["deploy"],
+    }
     return {name: [Requirement(text) for text in found] for name, found in texts.items()}
 
 
-@pytest.mark.parametrize("name", ["run", "build", "dev"])
+def test_every_lock_is_made_from_a_declaration():
+    assert PYTHON_LOCKS.keys() == declared().keys()
+
+
+@pytest.mark.parametrize("name", sorted(PYTHON_LOCKS))
 def test_a_lock_holds_everything_that_is_declared(name):
     versions = pinned(PYTHON_LOCKS[name])
     for requirement in declared()[name]:
@@ -61,8 +72,12 @@ def test_every_line_of_a_lock_is_a_pin_or_a_hash(name):
 
 def test_tests_run_with_the_versions_that_users_run():
     development = pinned(PYTHON_LOCKS["dev"])
-    for name in ("run", "build"):
+    for name in ("run", "azure", "build"):
         assert pinned(PYTHON_LOCKS[name]).items() <= development.items()
+
+
+def test_the_azure_lock_is_the_run_lock_and_more():
+    assert pinned(PYTHON_LOCKS["run"]).items() < pinned(PYTHON_LOCKS["azure"]).items()
 
 
 @pytest.mark.parametrize(

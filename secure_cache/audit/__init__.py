@@ -1,0 +1,1 @@
+"""Floor 4: what auditors ask, answered from an index that is derived from the log alone."""
