@@ -110,6 +110,7 @@ async def _make_data(
         await create_log(
             tiles=stores.tiles,
             head=stores.head,
+            pending=stores.pending,
             signer=signer,
             clock=clock,
             random_bytes=random_bytes,

@@ -151,16 +151,26 @@ async def _check_once(stores: Stores, signer: NoteSigner) -> Report:
     """The log itself; then, if it is sound, what other stores say of it."""
     verifiers = [signer.verifier]
     report = await fsck(
-        tiles=stores.tiles, head=stores.head, verifiers=verifiers, origin=signer.name
+        tiles=stores.tiles,
+        head=stores.head,
+        pending=stores.pending,
+        verifiers=verifiers,
+        origin=signer.name,
     )
     if report.findings:
         return report
-    log = LogReader(tiles=stores.tiles, head=stores.head, verifiers=verifiers, origin=signer.name)
+    log = LogReader(
+        tiles=stores.tiles,
+        head=stores.head,
+        pending=stores.pending,
+        verifiers=verifiers,
+        origin=signer.name,
+    )
     memory = LogMemory(state=stores.state, log=log, verifier=signer.verifier, origin=signer.name)
     try:
         await memory.check()
     except LogInconsistent as error:
         rolled_back = Finding(layout.CHECKPOINT, str(error), "keep everything as evidence")
         return replace(report, findings=(rolled_back,))
-    findings = await unlogged_records(records=stores.records, head=stores.head, log=log)
+    findings = await unlogged_records(records=stores.records, pending=stores.pending, log=log)
     return replace(report, findings=findings)

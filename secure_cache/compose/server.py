@@ -134,6 +134,7 @@ class Server:
         log = LogService(
             tiles=stores.tiles,
             head=stores.head,
+            pending=stores.pending,
             signer=keys.current.log,
             turn=stores.turn,
             options=LogOptions(

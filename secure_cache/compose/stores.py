@@ -1,4 +1,4 @@
-"""The five stores that the settings name."""
+"""The six stores that the settings name."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ _TURN = ".turn"
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """See `storage.layout` for what is in each. Two of them may be one and the same.
+    """See `storage.layout` for what is in each. Some of them may be one and the same.
 
     `turn` says which of several processes on this machine should sequence the log.
     """
@@ -28,22 +28,21 @@ class Stores:
     records: ObjectStore
     tiles: ObjectStore
     head: ObjectStore
+    pending: ObjectStore
     state: ObjectStore
     turn: Turn
 
     def distinct(self) -> dict[str, ObjectStore]:
-        """Each once, under the name of the first that it is."""
-        named = {
+        """Each once; the log's three are `log` where they are one."""
+        log = {"tiles": self.tiles, "head": self.head, "pending": self.pending}
+        if self.tiles is self.head is self.pending:
+            log = {LOG: self.tiles}
+        return {
             "artifacts": self.artifacts,
             "records": self.records,
-            "log": self.tiles,
-            "log head": self.head,
+            **log,
             "state": self.state,
         }
-        seen: dict[int, str] = {}
-        for name, store in named.items():
-            seen.setdefault(id(store), name)
-        return {name: named[name] for name in seen.values()}
 
     async def check(self) -> None:
         """Make what is missing, and prove that each store can do what it must.
@@ -71,8 +70,15 @@ def open_stores(
         Misconfigured: a kind that this version does not have.
     """
     if storage.kind == "memory":
-        log = MemoryStore()
-        return Stores(MemoryStore(), MemoryStore(), log, log, MemoryStore(), AlwaysTurn())
+        return Stores(
+            artifacts=MemoryStore(),
+            records=MemoryStore(),
+            tiles=MemoryStore(immutable=True),
+            head=MemoryStore(),
+            pending=MemoryStore(),
+            state=MemoryStore(),
+            turn=AlwaysTurn(),
+        )
     if storage.kind != "filesystem" or storage.path is None:
         raise Misconfigured(
             f"storage.kind = {storage.kind!r} is not in this version: set it to 'filesystem',"
@@ -87,7 +93,7 @@ def open_stores(
         for name in FOLDERS
     )
     turn = FlockTurn(storage.path / LOG / _TURN)
-    return Stores(artifacts, records, tiles, tiles, state, turn)
+    return Stores(artifacts, records, tiles, tiles, tiles, state, turn)
 
 
 @asynccontextmanager

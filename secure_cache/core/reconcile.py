@@ -23,7 +23,7 @@ _DAMAGED = "delete it: it is never served, and is built again"
 
 
 async def unlogged_records(
-    *, records: ObjectReader, head: ObjectReader, log: PublishedLog
+    *, records: ObjectReader, pending: ObjectReader, log: PublishedLog
 ) -> tuple[Finding, ...]:
     """Every record that is damaged, or whose leaf is neither in the log nor waiting for it.
 
@@ -44,7 +44,7 @@ async def unlogged_records(
                 findings.append(Finding(f"records/{info.name}", str(error), _DAMAGED))
                 continue
             names.setdefault(Digest.of(record.envelope), []).append(info.name)
-    async for leaf in _waiting(head):
+    async for leaf in _waiting(pending):
         names.pop(Digest.of(leaf), None)
     if names:
         async for _, leaf in log.entries():
@@ -57,9 +57,9 @@ async def unlogged_records(
     return tuple(sorted(findings, key=lambda finding: finding.path))
 
 
-async def _waiting(head: ObjectReader) -> AsyncIterator[bytes]:
-    async for info in head.list(layout.PENDING_PREFIX):
+async def _waiting(pending: ObjectReader) -> AsyncIterator[bytes]:
+    async for info in pending.list(layout.PENDING_PREFIX):
         with suppress(NotFound):
-            stored = await head.get(info.name, max_bytes=MAX_BATCH_BYTES)
+            stored = await pending.get(info.name, max_bytes=MAX_BATCH_BYTES)
             for leaf in decode_batch(stored.data):
                 yield leaf

@@ -1,15 +1,16 @@
 """Every object's name, in one place.
 
-Five stores, which may be five containers with different rights, or five folders of one:
+Six stores, which may be six containers with different rights, or folders of one:
 
     artifacts   <yyyy-mm-dd>/<entry id>                    immutable bytes
     records     <project>/<kind>/<sha256 of id>/<sha256 of key>, small artifacts behind them
-    tiles       tile/..., commit/<size>                    immutable, C2SP tlog-tiles
-    head        head, checkpoint, pending/<boot>/<seq>     the log's mutable edge
+    tiles       tile/... when full, commit/<size>          C2SP tlog-tiles; written once, kept
+    head        head, checkpoint                           swapped, never deleted
+    pending     pending/<boot>/<seq>, tile/....p/<width>   the only one that the log deletes in
     state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,
                 keys/<n>, log/<n>, seen/checkpoint
 
-For the filesystem `tiles` and `head` are one folder, so that a C2SP client can read it.
+For the filesystem `tiles`, `head` and `pending` are one folder, so that a C2SP client can read it.
 The key is hashed because file systems that fold case would let `aB` meet `Ab`.
 """
 
@@ -22,6 +23,8 @@ from secure_cache.model.names import Key, Namespace
 HEAD = "head"
 CHECKPOINT = "checkpoint"
 PENDING_PREFIX = "pending/"
+TILE_PREFIX = "tile/"
+COMMIT_PREFIX = "commit/"
 POLICY_PREFIX = "policy/"
 KEYS_PREFIX = "keys/"
 LOG_PREFIX = "log/"
@@ -44,7 +47,7 @@ def pending(boot: str, sequence: int) -> str:
 
 
 def commit(size: int) -> str:
-    return f"commit/{size:020d}"
+    return f"{COMMIT_PREFIX}{size:020d}"
 
 
 def used_token(token_id: str, expires_at: int) -> str:

@@ -39,7 +39,7 @@ class Backlog:
     """Looks at, reads and clears `pending/`.
 
     Args:
-        store: the log's `head` store.
+        store: the log's `pending` store.
         max_batches: how many a commit takes in at most.
         max_bytes: and how many bytes.
     """

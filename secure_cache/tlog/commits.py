@@ -90,7 +90,7 @@ class CommitIndex:
 
     async def _refresh(self) -> None:
         after = layout.commit(self._sizes[-1]) if self._sizes else ""
-        async for info in self._tiles.list("commit/", start_after=after):
+        async for info in self._tiles.list(layout.COMMIT_PREFIX, start_after=after):
             self._sizes.append(_size(info.name))
 
     async def _read(self, size: int) -> Head:
@@ -109,7 +109,7 @@ def _has_passed(head: Head, name: BatchName) -> bool:
 
 
 def _size(name: str) -> int:
-    digits = name.removeprefix("commit/")
+    digits = name.removeprefix(layout.COMMIT_PREFIX)
     if not (digits.isascii() and digits.isdigit()) or layout.commit(int(digits)) != name:
         raise LogInconsistent(f"{name!r} is not the name of a commit's copy")
     return int(digits)

@@ -16,6 +16,7 @@ async def create_log(
     *,
     tiles: ObjectStore,
     head: ObjectStore,
+    pending: ObjectStore,
     signer: NoteSigner,
     clock: Clock,
     random_bytes: Callable[[int], bytes],
@@ -27,8 +28,9 @@ async def create_log(
     hand. A log that is missing where one is expected must be restored, never begun again.
 
     Args:
-        tiles: where tiles will go.
+        tiles: where full tiles will go.
         head: where head and checkpoint will go.
+        pending: where what waits and partial tiles will go.
         signer: the log's key.
         clock: wall time.
         random_bytes: such as `os.urandom`.
@@ -37,7 +39,7 @@ async def create_log(
         AlreadyExists: there is something in one of the stores.
         StorageUnavailable: it may or may not have been created.
     """
-    for store in (head, tiles):
+    for store in (head, tiles, pending):
         found = await _anything(store)
         if found is not None:
             raise AlreadyExists(f"the log's store is not empty: {found}")
@@ -55,7 +57,7 @@ async def _anything(store: ObjectReader) -> str | None:
         except NotFound:
             continue
         return name
-    for prefix in (layout.PENDING_PREFIX, "tile/", "commit/"):
+    for prefix in (layout.PENDING_PREFIX, layout.TILE_PREFIX, layout.COMMIT_PREFIX):
         async for info in store.list(prefix):
             return info.name
     return None

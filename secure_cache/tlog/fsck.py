@@ -6,7 +6,7 @@ sequenced yet, or committed and not published yet, is not an error: the server f
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from secure_cache.model.errors import CorruptObject, LogInconsistent, Malformed, NotFound
 from secure_cache.storage import layout
@@ -14,7 +14,7 @@ from secure_cache.storage.ports import ObjectStore
 from secure_cache.tlog.backlog import sort_batches
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.head import MAX_HEAD_BYTES, Batch, Head
-from secure_cache.tlog.merkle import leaf_hash, node_hash, tree_hash
+from secure_cache.tlog.merkle import Peaks, leaf_hash, tree_hash
 from secure_cache.tlog.note import Verifier
 from secure_cache.tlog.pending import MAX_BATCH_BYTES, BatchName, decode_batch
 from secure_cache.tlog.publication import Publications
@@ -26,12 +26,14 @@ from secure_cache.tlog.tiles import (
     decode_bundle,
     encode_bundle,
     encode_hashes,
+    is_partial_path,
     tile_name,
 )
 
 MAX_FINDINGS = 1000
 
 _RESTORE = "restore it from a backup or a mirror of the log; never write it anew"
+_FIND_OUT = "find out who put it there"
 _STOP = "stop the server, keep everything as evidence, and compare with a mirror or a witness"
 
 
@@ -78,6 +80,7 @@ async def fsck(
     *,
     tiles: ObjectStore,
     head: ObjectStore,
+    pending: ObjectStore,
     verifiers: Sequence[Verifier],
     origin: str,
     fanout: int = FANOUT,
@@ -90,50 +93,35 @@ async def fsck(
     Raises:
         StorageUnavailable, StorageForbidden: the store could not be read, so nothing is known.
     """
-    return await _Fsck(tiles, head, verifiers, origin, fanout).run()
+    return await _Fsck(_Stores(tiles, head, pending), verifiers, origin, fanout).run()
 
 
-@dataclass(slots=True)
-class _Peaks:
-    """Complete subtrees from the left, largest first: gives the root at any size passed."""
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    tiles: ObjectStore
+    head: ObjectStore
+    pending: ObjectStore
 
-    peaks: list[tuple[int, bytes]] = field(default_factory=list)
+    def of_tile(self, path: str) -> ObjectStore:
+        return self.pending if is_partial_path(path) else self.tiles
 
-    def push(self, leaf: bytes) -> None:
-        level = 0
-        while self.peaks and self.peaks[-1][0] == level:
-            leaf = node_hash(self.peaks.pop()[1], leaf)
-            level += 1
-        self.peaks.append((level, leaf))
-
-    def root(self) -> bytes:
-        if not self.peaks:
-            return tree_hash(())
-        root = self.peaks[-1][1]
-        for _, peak in reversed(self.peaks[:-1]):
-            root = node_hash(peak, root)
-        return root
+    def with_tiles(self) -> tuple[ObjectStore, ...]:
+        return (self.tiles,) if self.pending is self.tiles else (self.tiles, self.pending)
 
 
 class _Fsck:
     def __init__(
-        self,
-        tiles: ObjectStore,
-        head: ObjectStore,
-        verifiers: Sequence[Verifier],
-        origin: str,
-        fanout: int,
+        self, stores: _Stores, verifiers: Sequence[Verifier], origin: str, fanout: int
     ) -> None:
-        self._tiles = tiles
-        self._head = head
-        self._publications = Publications(head, verifiers, origin=origin)
+        self._stores = stores
+        self._publications = Publications(stores.head, verifiers, origin=origin)
         self._origin = origin
         self._fanout = fanout
         self._findings: list[Finding] = []
         self._widths: dict[tuple[int, int], set[int]] = defaultdict(set)
         self._rows: list[list[bytes]] = []
         self._counts: list[int] = []
-        self._peaks = _Peaks()
+        self._peaks = Peaks()
         self._roots: dict[int, bytes] = {}
         self._entries = 0
         self._consumed: dict[str, int] = {}
@@ -165,7 +153,7 @@ class _Fsck:
             return None
 
     async def _read_head(self) -> Head | None:
-        data = await self._get(self._head, layout.HEAD, MAX_HEAD_BYTES)
+        data = await self._get(self._stores.head, layout.HEAD, MAX_HEAD_BYTES)
         if data is None:
             return None
         try:
@@ -186,18 +174,25 @@ class _Fsck:
             self._find(layout.HEAD, "does not follow the signed checkpoint", _STOP)
 
     async def _list_tiles(self, end: int) -> None:
-        async for info in self._tiles.list("tile/"):
-            try:
-                tile = TileId.parse(info.name)
-            except Malformed:
-                self._find(info.name, "is not the name of a tile", "find out who put it there")
-                continue
-            level = max(tile.level, 0)
-            width = tile.width if tile.is_partial else self._fanout
-            if (tile.index * self._fanout + width) * self._fanout**level > end:
-                self._find(info.name, f"is beyond the log's {end} entries", _STOP)
-                continue
-            self._widths[tile.level, tile.index].add(width)
+        for store in self._stores.with_tiles():
+            async for info in store.list(layout.TILE_PREFIX):
+                self._list_tile(store, info.name, end)
+
+    def _list_tile(self, store: ObjectStore, path: str, end: int) -> None:
+        try:
+            tile = TileId.parse(path)
+        except Malformed:
+            self._find(path, "is not the name of a tile", _FIND_OUT)
+            return
+        if store is not self._stores.of_tile(path):
+            self._find(path, "is in the store of the others: full and partial are apart", _FIND_OUT)
+            return
+        level = max(tile.level, 0)
+        width = tile.width if tile.is_partial else self._fanout
+        if (tile.index * self._fanout + width) * self._fanout**level > end:
+            self._find(path, f"is beyond the log's {end} entries", _STOP)
+            return
+        self._widths[tile.level, tile.index].add(width)
 
     async def _walk(self, size: int, commits: frozenset[int]) -> None:
         """Go through the entries, deriving every tile from them."""
@@ -266,7 +261,7 @@ class _Fsck:
             if other > width or (other == width and level != ENTRIES):
                 continue
             name = self._name(level, index, other)
-            data = await self._get(self._tiles, name, MAX_BUNDLE_BYTES, is_required=False)
+            data = await self._get_tile(name, is_required=False)
             if data is not None and data != encode(items[:other]):
                 self._find(name, "is not the beginning of the tile", "delete it, then run again")
 
@@ -275,14 +270,14 @@ class _Fsck:
         be gone once it is full."""
         if width < self._fanout:
             name = self._name(level, index, width)
-            data = await self._get(self._tiles, name, MAX_BUNDLE_BYTES, is_required=False)
+            data = await self._get_tile(name, is_required=False)
             if data is not None:
                 return data, width
             if self._fanout not in self._widths.get((level, index), ()):
                 self._find(name, "is missing")
                 return None, width
         name = self._name(level, index, self._fanout)
-        return await self._get(self._tiles, name, MAX_BUNDLE_BYTES), self._fanout
+        return await self._get_tile(name), self._fanout
 
     def _check_root(self, checkpoint: Checkpoint) -> None:
         if self._peaks.root() != checkpoint.root:
@@ -292,13 +287,13 @@ class _Fsck:
 
     async def _commit_sizes(self) -> list[int]:
         sizes = []
-        async for info in self._tiles.list("commit/"):
-            digits = info.name.removeprefix("commit/")
+        async for info in self._stores.tiles.list(layout.COMMIT_PREFIX):
+            digits = info.name.removeprefix(layout.COMMIT_PREFIX)
             is_canonical = digits.isascii() and digits.isdigit()
             if is_canonical and layout.commit(int(digits)) == info.name:
                 sizes.append(int(digits))
             else:
-                self._find(info.name, "is not a commit's copy", "find out who put it there")
+                self._find(info.name, "is not a commit's copy", _FIND_OUT)
         return sizes
 
     async def _check_commits(self, sizes: Sequence[int], size: int, head: Head | None) -> None:
@@ -325,7 +320,7 @@ class _Fsck:
             self._find(layout.commit(size), "is missing")
 
     async def _commit(self, path: str) -> Head | None:
-        data = await self._get(self._tiles, path, MAX_HEAD_BYTES)
+        data = await self._get(self._stores.tiles, path, MAX_HEAD_BYTES)
         try:
             return None if data is None else Head.decode(data, origin=self._origin)
         except LogInconsistent as error:
@@ -342,11 +337,11 @@ class _Fsck:
     async def _check_pending(self, head: Head | None) -> int:
         """How many entries wait; each batch is readable and has its predecessors."""
         names = []
-        async for info in self._head.list(layout.PENDING_PREFIX):
+        async for info in self._stores.pending.list(layout.PENDING_PREFIX):
             try:
                 names.append(BatchName.parse(info.name))
             except Malformed:
-                self._find(info.name, "is not a pending batch", "find out who put it there")
+                self._find(info.name, "is not a pending batch", _FIND_OUT)
         consumed = {} if head is None else {n.boot: head.consumed_of(n.boot) for n in names}
         waiting = sort_batches(names, consumed)
         for name in waiting.stranded:
@@ -358,12 +353,16 @@ class _Fsck:
         return sum(counts)
 
     async def _pending(self, path: str) -> int:
-        data = await self._get(self._head, path, MAX_BATCH_BYTES, is_required=False)
+        data = await self._get(self._stores.pending, path, MAX_BATCH_BYTES, is_required=False)
         try:
             return 0 if data is None else len(decode_batch(data))
         except (LogInconsistent, Malformed) as error:
             self._find(path, str(error))
             return 0
+
+    async def _get_tile(self, path: str, *, is_required: bool = True) -> bytes | None:
+        store = self._stores.of_tile(path)
+        return await self._get(store, path, MAX_BUNDLE_BYTES, is_required=is_required)
 
     async def _get(
         self, store: ObjectStore, name: str, max_bytes: int, *, is_required: bool = True

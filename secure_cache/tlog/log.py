@@ -62,8 +62,9 @@ class LogService(LogReader):
     Appending works only inside `running()`. Reading works always.
 
     Args:
-        tiles: where tiles, bundles and commit copies are.
-        head: where head, checkpoint and pending batches are.
+        tiles: where full tiles and bundles and commit copies are. Nothing is deleted there.
+        head: where head and checkpoint are. The same.
+        pending: where pending batches and partial tiles and bundles are.
         signer: the log's key. Its name is the log's origin.
         turn: says which of several processes should sequence. A hint: without it, all do.
         options: how to sequence.
@@ -78,6 +79,7 @@ class LogService(LogReader):
         *,
         tiles: ObjectStore,
         head: ObjectStore,
+        pending: ObjectStore,
         signer: NoteSigner,
         turn: Turn,
         options: LogOptions | None = None,
@@ -93,6 +95,7 @@ class LogService(LogReader):
         super().__init__(
             tiles=tiles,
             head=head,
+            pending=pending,
             verifiers=[signer.verifier],
             origin=signer.name,
             publications=publications,
@@ -105,7 +108,7 @@ class LogService(LogReader):
         self._tell = tell
         self._pause = pause
         self._writer = PendingWriter(
-            head,
+            pending,
             clock=clock,
             random_bytes=random_bytes,
             pause=pause,
@@ -115,6 +118,7 @@ class LogService(LogReader):
         self._sequencer = Sequencer(
             tiles=tiles,
             head=head,
+            pending=pending,
             signer=signer,
             clock=clock,
             new_nonce=lambda: random_bytes(16).hex(),

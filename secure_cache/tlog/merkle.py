@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -33,3 +34,25 @@ def tree_hash(hashes: Sequence[bytes]) -> bytes:
             pairs.append(row[-1])
         row = pairs
     return row[0]
+
+
+@dataclass(slots=True)
+class Peaks:
+    """Complete subtrees from the left, largest first: gives the root at any size passed."""
+
+    peaks: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def push(self, leaf: bytes) -> None:
+        level = 0
+        while self.peaks and self.peaks[-1][0] == level:
+            leaf = node_hash(self.peaks.pop()[1], leaf)
+            level += 1
+        self.peaks.append((level, leaf))
+
+    def root(self) -> bytes:
+        if not self.peaks:
+            return tree_hash(())
+        root = self.peaks[-1][1]
+        for _, peak in reversed(self.peaks[:-1]):
+            root = node_hash(peak, root)
+        return root

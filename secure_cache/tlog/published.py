@@ -9,7 +9,7 @@ from secure_cache.tlog.note import Verifier
 from secure_cache.tlog.ports import Logged
 from secure_cache.tlog.publication import Publication, Publications
 from secure_cache.tlog.reader import TileCache, TreeReader, store_fetch
-from secure_cache.tlog.tiles import FANOUT, MAX_BUNDLE_BYTES, TileId
+from secure_cache.tlog.tiles import FANOUT, TileId
 from secure_cache.tlog.tlog_proof import TlogProof
 
 
@@ -17,8 +17,9 @@ class LogReader:
     """Implements `ports.PublishedLog` over the log's stores. Needs no private key.
 
     Args:
-        tiles: the store with tiles, bundles and commit copies.
+        tiles: the store with full tiles and bundles, and commit copies.
         head: the store with the checkpoint.
+        pending: the store with partial tiles and bundles.
         verifiers: the log's keys.
         origin: the log's origin.
         publications: shared with a sequencer of the same process.
@@ -32,6 +33,7 @@ class LogReader:
         *,
         tiles: ObjectStore,
         head: ObjectStore,
+        pending: ObjectStore,
         verifiers: Sequence[Verifier],
         origin: str,
         publications: Publications | None = None,
@@ -39,7 +41,7 @@ class LogReader:
         commits: CommitIndex | None = None,
         fanout: int = FANOUT,
     ) -> None:
-        self._tiles = tiles
+        self._fetch = store_fetch(tiles, pending)
         self._publications = publications or Publications(head, verifiers, origin=origin)
         self._commits = commits or CommitIndex(tiles, origin=origin)
         self._cache = TileCache() if cache is None else cache
@@ -79,8 +81,7 @@ class LogReader:
         return await (await self._reader()).consistency_proof(old, new)
 
     async def tile(self, path: str) -> bytes:
-        name = str(TileId.parse(path))
-        return (await self._tiles.get(name, max_bytes=MAX_BUNDLE_BYTES)).data
+        return await self._fetch(str(TileId.parse(path)))
 
     async def _reader(self) -> TreeReader:
         return self._reader_of(await self._publications.read())
@@ -88,7 +89,7 @@ class LogReader:
     def _reader_of(self, publication: Publication) -> TreeReader:
         if self._tree is None or self._tree.checkpoint != publication.checkpoint:
             self._tree = TreeReader(
-                store_fetch(self._tiles),
+                self._fetch,
                 publication.checkpoint,
                 cache=self._cache,
                 fanout=self._fanout,

@@ -30,6 +30,7 @@ from secure_cache.tlog.tiles import (
     decode_bundle,
     decode_hashes,
     hashes_at,
+    is_partial_path,
     tile_name,
 )
 
@@ -59,10 +60,11 @@ class TileCache:
         self._tiles.clear()
 
 
-def store_fetch(store: ObjectReader) -> Fetch:
-    """Fetch from an object store."""
+def store_fetch(tiles: ObjectReader, pending: ObjectReader) -> Fetch:
+    """Fetch from the log's stores: partial tiles and bundles are in `pending`, full in `tiles`."""
 
     async def fetch(path: str) -> bytes:
+        store = pending if is_partial_path(path) else tiles
         return (await store.get(path, max_bytes=MAX_BUNDLE_BYTES)).data
 
     return fetch

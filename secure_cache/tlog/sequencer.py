@@ -12,6 +12,9 @@ One pass, in this order, with what a crash after each step leaves behind:
     S8  delete the consumed batches, and partial tiles whose full tile is there (garbage that
         every later pass ignores and sweeps)
 
+Only S8 deletes, and only in the `pending` store: of `tiles` and `head` the storage itself may
+promise that nothing ever disappears.
+
 Never sign before the commit: with two replicas that signs forks. Never commit k+1 before k is
 published: its tiles could be missing for ever. A batch is consumed in the same swap that
 assigns its indexes, so repeated, late or twice applied requests neither lose nor repeat it.
@@ -31,7 +34,6 @@ from secure_cache.model.errors import (
     LogInconsistent,
     Malformed,
     NotFound,
-    StorageForbidden,
     StorageUnavailable,
 )
 from secure_cache.storage import layout
@@ -46,7 +48,7 @@ from secure_cache.tlog.objects import put_immutable, rewrite, swap
 from secure_cache.tlog.pending import BatchName
 from secure_cache.tlog.publication import Publications
 from secure_cache.tlog.reader import TileCache, TreeReader, store_fetch
-from secure_cache.tlog.tiles import ENTRIES, FANOUT, TileId, encode_bundle
+from secure_cache.tlog.tiles import ENTRIES, FANOUT, TileId, encode_bundle, is_partial_path
 
 _THREAD_FROM_ENTRIES = 64
 """From so many entries on, hashing takes milliseconds and leaves the event loop."""
@@ -79,8 +81,9 @@ class Sequencer:
     """One replica's sequencer. Its passes must not overlap each other; those of replicas may.
 
     Args:
-        tiles: where tiles, bundles and commit copies go.
-        head: where head, checkpoint and pending batches are.
+        tiles: where full tiles and bundles and commit copies go.
+        head: where head and checkpoint are.
+        pending: where pending batches are, and partial tiles and bundles go.
         signer: the log's key; its name is the log's origin.
         clock: wall time, for marks only.
         new_nonce: 128 random bits as hex, unique to each commit.
@@ -96,6 +99,7 @@ class Sequencer:
         *,
         tiles: ObjectStore,
         head: ObjectStore,
+        pending: ObjectStore,
         signer: NoteSigner,
         clock: Clock,
         new_nonce: Callable[[], str],
@@ -108,6 +112,8 @@ class Sequencer:
     ) -> None:
         self._tiles = tiles
         self._head = head
+        self._pending = pending
+        self._fetch = store_fetch(tiles, pending)
         self._signer = signer
         self._clock = clock
         self._new_nonce = new_nonce
@@ -117,7 +123,7 @@ class Sequencer:
         self._cache = TileCache() if cache is None else cache
         self._limits = limits or SequencerLimits()
         self._backlog = Backlog(
-            head, max_batches=self._limits.batches, max_bytes=self._limits.batch_bytes
+            pending, max_batches=self._limits.batches, max_bytes=self._limits.batch_bytes
         )
         self._rewrite_equal = rewrite_equal
         self._fanout = fanout
@@ -125,7 +131,6 @@ class Sequencer:
         self._is_checked = False
         self._ready: tuple[Checkpoint, Edge, bytes] | None = None
         self._newest_head = 0
-        self._may_delete_tiles = True
 
     async def step(self) -> bool:
         """One pass. True when it found something to do, so that there may be more.
@@ -168,7 +173,9 @@ class Sequencer:
 
     async def _check_commits(self, published: Checkpoint, head: Head) -> None:
         """No commit's copy is beyond the head: both head and checkpoint were not rolled back."""
-        async for info in self._tiles.list("commit/", start_after=layout.commit(head.size)):
+        async for info in self._tiles.list(
+            layout.COMMIT_PREFIX, start_after=layout.commit(head.size)
+        ):
             now = await self._read_head(published)
             if info.name > layout.commit(now.head.size):
                 raise LogInconsistent(f"the head was rolled back: {info.name} exists")
@@ -245,10 +252,13 @@ class Sequencer:
         rewrite = self._rewrite_equal
         await together(
             [
-                partial(put_immutable, self._tiles, name, data, rewrite_equal=rewrite)
+                partial(put_immutable, self._store_of(name), name, data, rewrite_equal=rewrite)
                 for name, data in growth.objects
             ]
         )
+
+    def _store_of(self, path: str) -> ObjectStore:
+        return self._pending if is_partial_path(path) else self._tiles
 
     async def _publish(self, head: Head, growth: Growth) -> None:
         """S7. The checkpoint only ever grows, and only from what the head was built on."""
@@ -343,23 +353,18 @@ class Sequencer:
     async def _remove_partials(self, growth: Growth) -> None:
         """Partial forms of a full tile only take space; readers fall back to the full one."""
         try:
-            for tile in growth.full_tiles() if self._may_delete_tiles else ():
+            for tile in growth.full_tiles():
                 stems = [TileId(tile.level, tile.index).stem]
                 if tile.level == 0:
                     stems.append(TileId(ENTRIES, tile.index).stem)
                 for stem in stems:
-                    names = [info.name async for info in self._tiles.list(f"{stem}.p/")]
-                    await together([partial(self._tiles.delete, name) for name in names])
+                    names = [info.name async for info in self._pending.list(f"{stem}.p/")]
+                    await together([partial(self._pending.delete, name) for name in names])
         except StorageUnavailable:
             return
-        except StorageForbidden:
-            # A store that keeps everything for ever, by its own rule.
-            self._may_delete_tiles = False
 
     def _reader(self, checkpoint: Checkpoint) -> TreeReader:
-        return TreeReader(
-            store_fetch(self._tiles), checkpoint, cache=self._cache, fanout=self._fanout
-        )
+        return TreeReader(self._fetch, checkpoint, cache=self._cache, fanout=self._fanout)
 
     def _forget(self) -> None:
         self._is_checked = False

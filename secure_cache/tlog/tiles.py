@@ -89,6 +89,15 @@ class TileId:
         return f"{self.stem}.p/{self.width}" if self.is_partial else self.stem
 
 
+def is_partial_path(path: str) -> bool:
+    """Whether a path of the log is that of a partial tile or bundle.
+
+    A partial form is swept once the full one is there; all else of the tree is kept for ever.
+    So they stand in different stores, and any path tells in which.
+    """
+    return ".p/" in path
+
+
 def tile_name(level: int, index: int, width: int, *, fanout: int = FANOUT) -> str:
     """The path of a tile with `width` of `fanout` hashes."""
     return str(TileId(level, index, FANOUT if width == fanout else width))

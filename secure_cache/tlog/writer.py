@@ -77,7 +77,7 @@ class PendingWriter:
     """Implements `ports.Log` while its `run` is running.
 
     Args:
-        store: the log's `head` store.
+        store: the log's `pending` store.
         clock: wall time.
         random_bytes: such as `os.urandom`; it alone keeps two boots from meeting.
         pause: such as `anyio.sleep`.

@@ -24,6 +24,7 @@ async def write_entries(config: Path, count: int) -> None:
         log = LogService(
             tiles=stores.tiles,
             head=stores.head,
+            pending=stores.pending,
             signer=load_keystore(settings.keys).log,
             turn=stores.turn,
         )

@@ -42,7 +42,8 @@ async def test_a_policy_is_told_once_however_many_processes_start_with_it():
 
 @pytest.mark.parametrize("fault", MUTATION_FAULTS, ids=["before", "lost-before", "lost-after"])
 @pytest.mark.parametrize(
-    ("store", "prefix", "nth"), [("state", "policy/", 1), ("state", "policy/", 2), ("head", "", 1)]
+    ("store", "prefix", "nth"),
+    [("state", "policy/", 1), ("state", "policy/", 2), ("pending", "", 1)],
 )
 async def test_a_failure_at_any_step_leaves_no_policy_untold(store, prefix, nth, fault):
     async with cache_world() as world:

@@ -19,6 +19,7 @@ def memory(world):
     reader = LogReader(
         tiles=world.stores["tiles"],
         head=world.stores["head"],
+        pending=world.stores["pending"],
         verifiers=[signer.verifier],
         origin=signer.name,
     )
@@ -34,7 +35,7 @@ async def grow(world, *keys):
 
 
 def snapshot(world):
-    return {name: copy.deepcopy(world.stores[name].inner) for name in ("tiles", "head")}
+    return {name: copy.deepcopy(world.stores[name].inner) for name in ("tiles", "head", "pending")}
 
 
 async def test_a_log_that_grows_is_fine():
@@ -101,7 +102,7 @@ async def test_memory_that_was_tampered_with_is_refused():
 
 async def findings(world):
     return await unlogged_records(
-        records=world.stores["records"], head=world.stores["head"], log=world.log
+        records=world.stores["records"], pending=world.stores["pending"], log=world.log
     )
 
 

@@ -14,7 +14,7 @@ DATA = b"d" * 70_000
 
 STEPS = {
     "artifact": ("artifacts", "commit", ""),
-    "pending": ("head", "create", "pending/"),
+    "pending": ("pending", "create", "pending/"),
     "record": ("records", "create", ""),
 }
 
@@ -103,12 +103,12 @@ async def test_the_same_holds_for_an_artifact_that_stands_behind_its_record(step
 
 async def test_a_store_that_cannot_be_logged_is_never_readable():
     async with cache_world() as world:
-        world.stores["head"].plan = lambda operation: (
+        world.stores["pending"].plan = lambda operation: (
             Fault.BEFORE if operation.name.startswith("pending/") else None
         )
         with pytest.raises(SecureCacheError):
             await world.store(world.caller(branch="main"), "1", DATA)
-        world.stores["head"].plan = no_faults
+        world.stores["pending"].plan = no_faults
 
         with pytest.raises(NotFound):
             await world.fetch(world.caller(branch="main"), "1")

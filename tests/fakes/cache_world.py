@@ -46,10 +46,10 @@ projects:
 
 
 class World:
-    """One process over five stores. `log_again` makes a second one over the same stores."""
+    """One process over six stores. `log_again` makes a second one over the same stores."""
 
     def __init__(self, stores=None, key=None):
-        names = ("artifacts", "records", "tiles", "head", "state")
+        names = ("artifacts", "records", "tiles", "head", "pending", "state")
         self.stores = stores or {name: FaultyStore(MemoryStore()) for name in names}
         self.clock = HeldClock()
         self.key = key or Ed25519PrivateKey.generate()
@@ -66,6 +66,7 @@ class World:
         self.log = LogService(
             tiles=stores["tiles"],
             head=stores["head"],
+            pending=stores["pending"],
             signer=self.note_signer,
             turn=AlwaysTurn(),
             clock=self.clock,
@@ -156,6 +157,7 @@ async def cache_world():
     await create_log(
         tiles=world.stores["tiles"],
         head=world.stores["head"],
+        pending=world.stores["pending"],
         signer=world.note_signer,
         clock=world.clock,
         random_bytes=os.urandom,

@@ -1,11 +1,12 @@
-"""A world of log replicas over one store, in which anything may go wrong between two requests.
+"""A world of log replicas over one log's stores, in which anything may go wrong between requests.
 
-Real writers and sequencers run in it; only the store, the clock and the sleeping are simulated.
+Real writers and sequencers run in it; only the stores, the clock and the sleeping are simulated.
 A seeded scheduler lets one storage request at a time take effect, in random order, with faults:
 crash before or after it, reply lost though applied, reply lost and not applied, applied later,
-applied a second time later. The world judges: an immutable object never changes, the checkpoint
-never shrinks, no two roots are signed for one size, what is acknowledged is in the log exactly
-once, and an untouched honest replica never finds the log inconsistent.
+applied a second time later. The world judges: an immutable object never changes, nothing that is
+to be kept is deleted, nothing stands in another store than its own, the checkpoint never shrinks,
+no two roots are signed for one size, what is acknowledged is in the log exactly once, and an
+untouched honest replica never finds the log inconsistent.
 """
 
 import asyncio
@@ -48,16 +49,36 @@ def unavailable(*, applied=None):
     return error
 
 
-class Objects:
-    """The objects themselves. Every mutation is judged."""
+PLACES = ("tiles", "head", "pending")
+FOLDER = "folder"
 
-    def __init__(self, now: Callable[[], float]):
+
+def place_of(name: str) -> str:
+    """Where an object belongs, spelled out once more for the judge."""
+    if name in ("head", "checkpoint"):
+        return "head"
+    if name.startswith("commit/") or (name.startswith("tile/") and ".p/" not in name):
+        return "tiles"
+    return "pending"
+
+
+class Objects:
+    """The objects of one store. Every mutation is judged.
+
+    `place` is one of PLACES, or FOLDER: all of them together, as on a file system, where
+    objects may be written once more with the bytes that they have.
+    """
+
+    def __init__(self, place: str, now: Callable[[], float]):
+        self.place = place
         self.stored: dict[str, StoredObject] = {}
         self.immutable: dict[str, bytes] = {}
         self.now = now
         self.versions = 0
 
     def put(self, name, data):
+        if self.place not in (FOLDER, place_of(name)):
+            raise Judged(f"misplaced: {name} in {self.place}")
         if name.startswith(("tile/", "commit/")) and self.immutable.setdefault(name, data) != data:
             raise Judged(f"immutable {name} was rewritten: tile differs")
         if name == "checkpoint" and name in self.stored:
@@ -77,9 +98,13 @@ class Objects:
     def replace(self, name, data, expected):
         if name not in self.stored or self.stored[name].info.version != expected:
             raise VersionMismatch(name)
+        if self.place in ("tiles", "pending"):
+            raise Judged(f"immutable {name} in {self.place} was replaced")
         return self.put(name, data)
 
     def delete(self, name):
+        if place_of(name) != "pending":
+            raise Judged(f"{name} was deleted, which nobody may")
         return self.stored.pop(name, None) is not None
 
     def get(self, name):
@@ -151,10 +176,10 @@ class Request:
 
 
 class ReplicaStore(PlainStore):
-    """The store as one replica sees it: every request waits for its turn."""
+    """A store as one replica sees it: every request waits for its turn."""
 
-    def __init__(self, world: "World", replica: Replica):
-        super().__init__(world.objects)
+    def __init__(self, world: "World", replica: Replica, objects: Objects):
+        super().__init__(objects)
         self.world = world
         self.replica = replica
 
@@ -191,7 +216,12 @@ class World:
     ):
         self.random = random.Random(seed)
         self.now = 1_700_000_000.0
-        self.objects = Objects(lambda: self.now)
+        self.is_one_folder = self.random.random() < 0.5
+        folder = Objects(FOLDER, lambda: self.now)
+        self.objects = {
+            place: folder if self.is_one_folder else Objects(place, lambda: self.now)
+            for place in PLACES
+        }
         self.sequencer = sequencer
         self.replicas = self.random.randint(1, 5) if replicas is None else replicas
         self.fanout = fanout
@@ -218,10 +248,8 @@ class World:
 
     async def run(self, requests: int) -> None:
         """Play so many requests, then bring everything to rest and judge it."""
-        plain = PlainStore(self.objects)
         await create_log(
-            tiles=plain,
-            head=plain,
+            **self.plain(),
             signer=self.signer,
             clock=lambda: self.now,
             random_bytes=self.random.randbytes,
@@ -240,6 +268,12 @@ class World:
         if self.failure is not None:
             raise self.failure
         await self.judge()
+
+    def plain(self):
+        """The stores without faults, one and the same where they are one folder."""
+        if self.is_one_folder:
+            return dict.fromkeys(PLACES, PlainStore(self.objects["head"]))
+        return {place: PlainStore(objects) for place, objects in self.objects.items()}
 
     def start(self, group, number):
         replica = Replica(number)
@@ -325,13 +359,15 @@ class World:
 
     async def live(self, replica):
         """A process: a writer, some clients, a sequencer."""
-        store = ReplicaStore(self, replica)
+        stores = {
+            place: ReplicaStore(self, replica, objects) for place, objects in self.objects.items()
+        }
 
         async def pause(_seconds):
             await self.turn(replica, None, mutates=False)
 
         writer = PendingWriter(
-            store,
+            stores["pending"],
             clock=lambda: self.now,
             random_bytes=self.random.randbytes,
             pause=pause,
@@ -340,7 +376,7 @@ class World:
                 resolve_seconds=self.random.choice((-1.0, 1e9)),
             ),
         )
-        sequencer = self.make_sequencer(store)
+        sequencer = self.make_sequencer(stores)
         with replica.scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(writer.run)
@@ -350,15 +386,14 @@ class World:
                     await self.watched(self.step(sequencer))
                     await pause(0)
 
-    def make_sequencer(self, store):
+    def make_sequencer(self, stores):
         return self.sequencer(
-            tiles=store,
-            head=store,
+            **stores,
             signer=self.signer,
             clock=lambda: self.now,
             new_nonce=lambda: self.random.randbytes(16).hex(),
             limits=SequencerLimits(batches=self.random.choice((1, 2, 64))),
-            rewrite_equal=self.random.random() < 0.5,
+            rewrite_equal=self.is_one_folder and self.random.random() < 0.5,
             fanout=self.fanout,
         )
 
@@ -391,7 +426,7 @@ class World:
 
     async def judge(self):
         """What is still on its way arrives, an honest replica finishes, an auditor looks."""
-        plain = PlainStore(self.objects)
+        plain = self.plain()
         sequencer = self.make_sequencer(plain)
         while await sequencer.step():
             pass
@@ -404,11 +439,17 @@ class World:
         await check_log(plain, self.signer, acked=self.acked, roots=self.roots, fanout=self.fanout)
 
 
-async def check_log(store, signer, *, acked=(), roots=None, fanout=256):
-    """Verify the whole log as an auditor who has seen everything that was ever signed."""
-    publications = Publications(store, [signer.verifier], origin=signer.name)
+async def check_log(stores, signer, *, acked=(), roots=None, fanout=256):
+    """Verify the whole log as an auditor who has seen everything that was ever signed.
+
+    `stores` is a dict of the three, or the one that is all of them.
+    """
+    if not isinstance(stores, dict):
+        stores = dict.fromkeys(PLACES, stores)
+    publications = Publications(stores["head"], [signer.verifier], origin=signer.name)
     checkpoint = (await publications.read()).checkpoint
-    reader = TreeReader(store_fetch(store), checkpoint, fanout=fanout)
+    fetch = store_fetch(stores["tiles"], stores["pending"])
+    reader = TreeReader(fetch, checkpoint, fanout=fanout)
     entries = [entry async for _, entry in reader.entries()]
     if len(set(entries)) != len(entries):
         raise Judged("duplicate: an entry is in the log twice")
@@ -417,9 +458,7 @@ async def check_log(store, signer, *, acked=(), roots=None, fanout=256):
     for size, root in (roots or {}).items():
         if size > checkpoint.size or await reader.root_at(size) != root:
             raise Judged(f"fork: what was signed at {size} entries is not in the history")
-    report = await fsck(
-        tiles=store, head=store, verifiers=[signer.verifier], origin=signer.name, fanout=fanout
-    )
+    report = await fsck(**stores, verifiers=[signer.verifier], origin=signer.name, fanout=fanout)
     if report.findings:
         raise Judged("fsck: " + "; ".join(str(finding) for finding in report.findings))
     return entries

@@ -18,19 +18,21 @@ SIGNER = Ed25519NoteSigner(ORIGIN, hashlib.sha256(b"tloglab log key").digest())
 EAGER = LogOptions(commit_seconds=0.001, poll_seconds=0.01)
 
 
+def stores_of(store):
+    """The log's stores: those given, or the one that is all of them, as on a file system."""
+    return store if isinstance(store, dict) else dict.fromkeys(("tiles", "head", "pending"), store)
+
+
 async def new_log(store=None, *, options=EAGER, turn=None, **arguments):
-    """An empty log; `store` serves as both stores."""
+    """An empty log; `store` serves as all its stores, unless it is a dict of them."""
     store = MemoryStore() if store is None else store
-    await create_log(
-        tiles=store, head=store, signer=SIGNER, clock=lambda: 1e9, random_bytes=os.urandom
-    )
+    await create_log(**stores_of(store), signer=SIGNER, clock=lambda: 1e9, random_bytes=os.urandom)
     return open_log(store, options=options, turn=turn, **arguments)
 
 
 def open_log(store, *, options=EAGER, turn=None, **arguments):
     return LogService(
-        tiles=store,
-        head=store,
+        **stores_of(store),
         signer=SIGNER,
         turn=turn or AlwaysTurn(),
         options=options,
@@ -61,8 +63,7 @@ async def grow(log, sizes, *, entry=lambda i: b"record %d" % i):
 def sequencer_of(store, **arguments):
     """One replica's sequencer, to be stepped by hand."""
     return Sequencer(
-        tiles=store,
-        head=store,
+        **stores_of(store),
         signer=arguments.pop("signer", SIGNER),
         clock=arguments.pop("clock", lambda: 1e9),
         new_nonce=lambda: os.urandom(16).hex(),

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from fakes.faults import Fault, FaultyStore
-from fakes.logs import SIGNER, finish, grown_log, new_log, put_batch, sequencer_of
+from fakes.logs import SIGNER, finish, grown_log, new_log, put_batch, sequencer_of, stores_of
 
 from secure_cache.model.errors import LogInconsistent, StorageUnavailable
 from secure_cache.storage.memory import MemoryStore
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def look(store):
-    return await fsck(tiles=store, head=store, verifiers=[SIGNER.verifier], origin=SIGNER.name)
+    return await fsck(**stores_of(store), verifiers=[SIGNER.verifier], origin=SIGNER.name)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ async def test_another_key_is_a_finding(store):
     from secure_cache.tlog.note import Ed25519NoteSigner
 
     other = Ed25519NoteSigner(SIGNER.name, bytes(32))
-    report = await fsck(tiles=store, head=store, verifiers=[other.verifier], origin=SIGNER.name)
+    report = await fsck(**stores_of(store), verifiers=[other.verifier], origin=SIGNER.name)
     assert report.checkpoint is None
     assert [finding.path for finding in report.findings] == ["checkpoint"]
     assert report.entries == 600

@@ -3,7 +3,17 @@
 import copy
 
 import pytest
-from fakes.logs import SIGNER, finish, grow, grown_log, new_log, open_log, put_batch, sequencer_of
+from fakes.logs import (
+    SIGNER,
+    finish,
+    grow,
+    grown_log,
+    new_log,
+    open_log,
+    put_batch,
+    sequencer_of,
+    stores_of,
+)
 
 from secure_cache.model.errors import AlreadyExists, LogInconsistent
 from secure_cache.storage.memory import MemoryStore
@@ -39,7 +49,7 @@ async def test_a_rolled_back_log_is_not_continued_by_a_fresh_process(names, size
         with pytest.raises(LogInconsistent):
             await finish(sequencer_of(store))
     assert (await store.get("checkpoint", max_bytes=1 << 20)).data == checkpoint
-    report = await fsck(tiles=store, head=store, verifiers=[SIGNER.verifier], origin=SIGNER.name)
+    report = await fsck(**stores_of(store), verifiers=[SIGNER.verifier], origin=SIGNER.name)
     assert report.findings
 
 
@@ -102,7 +112,7 @@ async def test_a_log_is_not_begun_where_anything_of_one_is_left():
         await store.create(left, b"x")
         with pytest.raises(AlreadyExists, match="not empty"):
             await create_log(
-                tiles=store, head=store, signer=SIGNER, clock=lambda: 0.0, random_bytes=bytes
+                **stores_of(store), signer=SIGNER, clock=lambda: 0.0, random_bytes=bytes
             )
 
 

@@ -61,7 +61,7 @@ class RemembersOnlyTheLastCommit(Sequencer):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        self._backlog = ForgetfulBacklog(arguments["head"], max_batches=64, max_bytes=1 << 25)
+        self._backlog = ForgetfulBacklog(arguments["pending"], max_batches=64, max_bytes=1 << 25)
 
 
 class ForgetfulBacklog(Backlog):
