@@ -1,5 +1,9 @@
 """Files that hold secrets: written whole or not at all, and never readable by others.
 
+One loan is accepted: what root owns and lets our group read, and nobody write. So a Kubernetes
+Secret with an `fsGroup` arrives in a pod (files 0440), and so does a folder that an administrator
+hands to a service. The same rule as PostgreSQL's for its TLS key.
+
 Synchronous: keys are read at start and written by the operator's commands.
 """
 
@@ -38,7 +42,7 @@ def write_private_file(path: Path, data: bytes) -> None:
 
 
 def read_private_file(path: Path, *, max_bytes: int) -> bytes:
-    """Read a file that nobody but its owner may read.
+    """Read a file that nobody but its owner may read, or that root lends to our group.
 
     Raises:
         Misconfigured: missing, not a regular file, too large, or readable by others.
@@ -50,7 +54,7 @@ def read_private_file(path: Path, *, max_bytes: int) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise Misconfigured(f"{path} is not a file")
-            if stat.S_IMODE(status.st_mode) & 0o077:
+            if _open_to(status, 0o077) and (_open_to(status, 0o037) or not _lent(status)):
                 raise Misconfigured(f"{path} can be read by others: run `chmod 600 {path}`")
             data = file.read(max_bytes + 1)
     except OSError as error:
@@ -61,18 +65,22 @@ def read_private_file(path: Path, *, max_bytes: int) -> bytes:
 
 
 def check_private_folder(folder: Path) -> None:
-    """Check that nobody but its owner may enter a folder.
+    """Check that nobody but its owner may enter a folder, or that root lends it to us: then others
+    may enter, since each file in it has a mode of its own, and nobody here may write it.
 
     Raises:
         Misconfigured: missing, not a folder, or open to others.
     """
     try:
         status = folder.stat()
+        # The root of a mounted Secret has mode 1777; that the mount is read-only protects it.
+        read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
     except OSError as error:
         raise Misconfigured(f"the key folder {folder} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise Misconfigured(f"the key folder {folder} is not a folder")
-    if stat.S_IMODE(status.st_mode) & 0o077:
+    writable = _open_to(status, 0o022) and not read_only
+    if _open_to(status, 0o077) and (writable or not _lent(status)):
         raise Misconfigured(f"{folder} is open to others: run `chmod 700 {folder}`")
 
 
@@ -136,6 +144,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _open_to(status: os.stat_result, others: int) -> bool:
+    return bool(stat.S_IMODE(status.st_mode) & others)
+
+
+def _lent(status: os.stat_result) -> bool:
+    """Root's, while we are not root: who else may read it was decided above us. For a server that
+    runs as root the files are its own, and private like any."""
+    return status.st_uid == 0 and os.geteuid() != 0
 
 
 def _discard(draft: Path) -> None:
