@@ -90,8 +90,11 @@ class CommitIndex:
 
     async def _refresh(self) -> None:
         after = layout.commit(self._sizes[-1]) if self._sizes else ""
-        async for info in self._tiles.list(layout.COMMIT_PREFIX, start_after=after):
-            self._sizes.append(_size(info.name))
+        commits = self._tiles.list(layout.COMMIT_PREFIX, start_after=after)
+        listed = [_size(info.name) async for info in commits]
+        # Whoever asked at the same time may have added them while this one was waiting.
+        newest = self._sizes[-1] if self._sizes else 0
+        self._sizes += [size for size in listed if size > newest]
 
     async def _read(self, size: int) -> Head:
         try:

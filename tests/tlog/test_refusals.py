@@ -4,6 +4,7 @@ import copy
 import hashlib
 import os
 
+import anyio
 import pytest
 from fakes.faults import Fault, FaultyStore
 from fakes.log_world import check_log
@@ -392,6 +393,36 @@ async def test_what_is_known_of_batches_is_bounded_and_found_again():
     assert await index.first_index(str(BatchName(BOOT, 80)), published=79) is None
     with pytest.raises(Malformed):
         await index.first_index("pending/x", published=80)
+
+
+class SlowlyListing:
+    """The store, but each name of a listing comes after others had a turn."""
+
+    def __init__(self, store):
+        self.store = store
+        self.get = store.get
+
+    async def list(self, prefix, *, start_after=""):
+        async for info in self.store.list(prefix, start_after=start_after):
+            await anyio.sleep(0)
+            yield info
+
+
+async def test_two_who_look_for_their_batches_at_the_same_time_list_the_commits_once():
+    store = MemoryStore()
+    await new_log(store)
+    await commits(store, 80)
+    index = CommitIndex(SlowlyListing(store), origin=ORIGIN)
+    found = []
+
+    async def look(number):
+        found.append(await index.first_index(str(BatchName(BOOT, number)), published=80))
+
+    async with anyio.create_task_group() as group:
+        for number in (1, 2, 3):
+            group.start_soon(look, number)
+    assert sorted(found) == [0, 1, 2]
+    assert index._sizes == list(range(1, 81))
 
 
 async def test_a_missing_or_misnamed_copy_of_a_commit_is_an_inconsistent_log():
