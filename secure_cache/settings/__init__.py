@@ -3,7 +3,9 @@
 from secure_cache.settings.load import load_settings
 from secure_cache.settings.render import default_toml
 from secure_cache.settings.schema import (
+    Containers,
     Limits,
+    LocalTier,
     Log,
     Logging,
     Metrics,
@@ -14,7 +16,9 @@ from secure_cache.settings.schema import (
 )
 
 __all__ = [
+    "Containers",
     "Limits",
+    "LocalTier",
     "Log",
     "Logging",
     "Metrics",

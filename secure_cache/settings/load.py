@@ -5,14 +5,15 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import NODEFAULT, Meta, Struct
+from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo, fields
 
 from secure_cache.model.errors import Misconfigured
-from secure_cache.settings.schema import Settings, Storage
+from secure_cache.settings.schema import Settings, meaning
+from secure_cache.settings.storage import check_storage
 
 PREFIX = "SECURE_CACHE_"
 MAX_FILE_BYTES = 1 << 20
@@ -30,7 +31,7 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     source = _Source(path.absolute(), _overrides(environ))
     settings = source.read(Settings, _document(path), "")
     source.refuse_unused()
-    _check_storage(settings.storage, path)
+    check_storage(settings.storage, path)
     return settings
 
 
@@ -125,7 +126,7 @@ class _Source:
             return self._convert(info, value, f"{self.path}: {dotted}", strict=True)
         if info.default is NODEFAULT:
             raise Misconfigured(
-                f"{self.path}: {dotted} is missing and has no safe default: {_meaning(info)}"
+                f"{self.path}: {dotted} is missing and has no safe default: {meaning(info)}"
             )
         return info.default
 
@@ -133,7 +134,7 @@ class _Source:
         try:
             return msgspec.convert(value, info.type, strict=strict, dec_hook=self._path)
         except msgspec.ValidationError as error:
-            raise Misconfigured(f"{where} = {_shown(value)}: {error}: {_meaning(info)}") from None
+            raise Misconfigured(f"{where} = {_shown(value)}: {error}: {meaning(info)}") from None
 
     def _path(self, kind: type, value: object) -> Path:
         if kind is not Path or not isinstance(value, str) or not value or "\0" in value:
@@ -152,33 +153,3 @@ class _Source:
 def _shown(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
-
-
-def _meaning(info: FieldInfo) -> str:
-    (meta,) = [item for item in get_args(info.type)[1:] if isinstance(item, Meta)]
-    return meta.description or ""
-
-
-def _check_storage(storage: Storage, path: Path) -> None:
-    """The fields of one kind belong to that kind: a container beside a folder is a mistake
-    about where the artifacts go."""
-    wanted = {
-        "filesystem": ({"path"}, {"insecure_allow_network_filesystem"}),
-        "azure": ({"container"}, {"accountName"}),
-        "memory": (set[str](), set[str]()),
-    }
-    required, optional = wanted[storage.kind]
-    for info in fields(Storage):
-        if info.name == "kind":
-            continue
-        given = getattr(storage, info.name) != info.default
-        if not given and info.encode_name in required:
-            raise Misconfigured(
-                f"{path}: storage.{info.encode_name} is missing:"
-                f" kind {storage.kind} needs it: {_meaning(info)}"
-            )
-        if given and info.encode_name not in required | optional:
-            raise Misconfigured(
-                f"{path}: storage.{info.encode_name} does not belong to kind {storage.kind}:"
-                " remove it, or change storage.kind"
-            )

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping
 from textwrap import wrap
-from typing import get_args
 
-from msgspec import NODEFAULT, Meta, Struct
-from msgspec.structs import FieldInfo, fields
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields
 
-from secure_cache.settings.schema import Settings
+from secure_cache.settings.schema import Settings, meaning
 
 WIDTH = 96
 
@@ -31,13 +30,21 @@ def default_toml(values: Mapping[str, str | int | float | bool]) -> str:
         KeyError: `values` names something that is no setting.
     """
     left = dict(values)
-    lines = [_HEAD, *_plain(Settings, "", left)]
-    for info in fields(Settings):
-        if isinstance(info.type, type) and issubclass(info.type, Struct):
-            lines += [f"[{info.encode_name}]", *_plain(info.type, info.encode_name + ".", left)]
+    lines = [_HEAD, *_plain(Settings, "", left), *_sections(Settings, "", left)]
     if left:
         raise KeyError(", ".join(left))
     return "\n".join(lines)
+
+
+def _sections(
+    struct: type[Struct], prefix: str, left: dict[str, str | int | float | bool]
+) -> Iterator[str]:
+    for info in fields(struct):
+        if isinstance(info.type, type) and issubclass(info.type, Struct):
+            name = prefix + info.encode_name
+            yield f"[{name}]"
+            yield from _plain(info.type, f"{name}.", left)
+            yield from _sections(info.type, f"{name}.", left)
 
 
 def _plain(
@@ -46,18 +53,13 @@ def _plain(
     for info in fields(struct):
         if isinstance(info.type, type) and issubclass(info.type, Struct):
             continue
-        yield from wrap(_description(info), WIDTH, initial_indent="# ", subsequent_indent="# ")
+        yield from wrap(meaning(info), WIDTH, initial_indent="# ", subsequent_indent="# ")
         if prefix + info.encode_name in left:
             yield f"{info.encode_name} = {_toml(left.pop(prefix + info.encode_name))}\n"
         elif info.default is NODEFAULT or info.default is None:
             yield f"# {info.encode_name} =\n"
         else:
             yield f"# {info.encode_name} = {_toml(info.default)}\n"
-
-
-def _description(info: FieldInfo) -> str:
-    (meta,) = [item for item in get_args(info.type)[1:] if isinstance(item, Meta)]
-    return meta.description or ""
 
 
 def _toml(value: str | float) -> str:

@@ -12,10 +12,11 @@ paths are relative to the file, also when they come from the environment.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import FieldInfo
 
 
 class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +64,35 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 10_000
 
 
+ContainerName = Annotated[str, Meta(pattern=r"\A(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*\Z")]
+AccountName = Annotated[str, Meta(pattern=r"\A[a-z0-9]{3,24}\Z")]
+
+
+class Containers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A store without a container of its own stands in `storage.container`, under its name."""
+
+    artifacts: Annotated[
+        ContainerName | None, Meta(description="azure: of the bytes. The server never deletes.")
+    ] = None
+    records: Annotated[
+        ContainerName | None, Meta(description="azure: of the signed entries. The same.")
+    ] = None
+    tiles: Annotated[
+        ContainerName | None,
+        Meta(description="azure: of the log's full tiles. Lock it (WORM): nothing changes there."),
+    ] = None
+    head: Annotated[
+        ContainerName | None, Meta(description="azure: of the log's head and checkpoint.")
+    ] = None
+    pending: Annotated[
+        ContainerName | None,
+        Meta(description="azure: of the log's scratch. The only one that the server deletes in."),
+    ] = None
+    state: Annotated[
+        ContainerName | None, Meta(description="azure: of used tokens, quarantine, memory.")
+    ] = None
+
+
 class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Annotated[
         Literal["filesystem", "azure", "memory"],
@@ -75,10 +105,63 @@ class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool,
         Meta(description="filesystem: run on NFS or SMB, whose locks and fsync may not hold."),
     ] = False
-    container: Annotated[str | None, Meta(description="azure: the container.")] = None
-    account_name: Annotated[str | None, Meta(description="azure: the storage account.")] = (
-        msgspec.field(default=None, name="accountName")
-    )
+    container: Annotated[
+        ContainerName | None,
+        Meta(description="azure: the container of all stores that have none of their own."),
+    ] = None
+    account_name: Annotated[
+        AccountName | None,
+        Meta(description="azure: the storage account, as in NAME.blob.core.windows.net."),
+    ] = msgspec.field(default=None, name="accountName")
+    endpoint: Annotated[
+        str | None,
+        Meta(description="azure: the account's URL, where it is not that; https, or loopback."),
+    ] = None
+    credential: Annotated[
+        Literal[
+            "managed-identity",
+            "workload-identity",
+            "service-principal",
+            "azure-cli",
+            "connection-string",
+        ]
+        | None,
+        Meta(
+            description="azure: managed-identity, workload-identity, service-principal, azure-cli"
+            " or connection-string; the last also when AZURE_STORAGE_CONNECTION_STRING is set and"
+            " nothing is chosen."
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None, Meta(description="azure: certificates (PEM) to trust, not the system's.")
+    ] = None
+    allow_account_key: Annotated[
+        bool,
+        Meta(description="azure: accept an account key, which may do everything to the account."),
+    ] = False
+    require_worm: Annotated[
+        bool,
+        Meta(description="azure: refuse to start while tiles could be replaced or deleted."),
+    ] = False
+    role_wait_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=900,
+            description="azure: how long a start waits for roles; new ones take up to 600 s.",
+        ),
+    ] = 120.0
+    containers: Containers = Containers()
+
+
+class LocalTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    path: Annotated[
+        Path | None,
+        Meta(description="A folder of this machine that keeps what was verified; none: off."),
+    ] = None
+    max_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="How much it may hold; the least used goes first.")
+    ] = 10 << 30
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,9 +257,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.5
     keys: Annotated[Path, Meta(description="The folder of signing keys, mode 0700, files 0600.")]
     storage: Storage
+    local_tier: LocalTier = LocalTier()
     server: Server = Server()
     limits: Limits = Limits()
     log: Log = Log()
     tokens: Tokens = Tokens()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
+
+
+def meaning(info: FieldInfo) -> str:
+    """The description of a setting."""
+    (meta,) = [item for item in get_args(info.type)[1:] if isinstance(item, Meta)]
+    return meta.description or ""

@@ -16,7 +16,16 @@ from secure_cache.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted((ROOT / "secure_cache").rglob("*.py"))
 DOCUMENTS = ("docs/operations.md", "SECURITY.md", "README.md", "docs/policy.md")
-LATER = {"container", "account_name"}
+LATER = {
+    "container",
+    "account_name",
+    "endpoint",
+    "credential",
+    "ca_file",
+    "allow_account_key",
+    "require_worm",
+    "role_wait_seconds",
+}
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 

@@ -113,9 +113,12 @@ def test_what_has_no_safe_default_must_be_given(file, name):
     [
         ("", "storage.path is missing: kind filesystem needs it"),
         ('kind = "azure"', "storage.container is missing: kind azure needs it"),
-        ('path = "d"\ncontainer = "c"', "storage.container does not belong to kind filesystem"),
         (
-            'kind = "azure"\ncontainer = "c"\npath = "d"',
+            'path = "d"\ncontainer = "nx-cache"',
+            "storage.container does not belong to kind filesystem",
+        ),
+        (
+            'kind = "azure"\ncontainer = "nx-cache"\npath = "d"',
             "storage.path does not belong to kind azure",
         ),
         ('kind = "s3"', "storage.kind = 's3'"),
@@ -128,12 +131,176 @@ def test_the_fields_of_one_storage_do_not_mix_with_those_of_another(file, storag
     assert expected in refusal(file)
 
 
+AZURE = """
+policy = "p"
+keys = "k"
+[storage]
+kind = "azure"
+"""
+
+
+def azure(file, text, environ=None):
+    file.write_text(AZURE + text)
+    return load_settings(file, environ or {}).storage
+
+
 def test_azure_is_written_as_the_nx_plugin_writes_it(file):
-    file.write_text(
-        'policy = "p"\nkeys = "k"\n[storage]\nkind = "azure"\ncontainer = "c"\naccountName = "a"\n'
-    )
-    storage = load_settings(file, {}).storage
-    assert (storage.kind, storage.container, storage.account_name) == ("azure", "c", "a")
+    storage = azure(file, 'container = "nx-cache"\naccountName = "myaccount"\n')
+    assert (storage.kind, storage.container) == ("azure", "nx-cache")
+    assert (storage.account_name, storage.credential) == ("myaccount", None)
+
+
+def test_each_store_may_have_a_container_of_its_own(file):
+    text = 'container = "nx-cache"\n[storage.containers]\ntiles = "nx-tiles"\n'
+    storage = azure(file, text, {"SECURE_CACHE_STORAGE__CONTAINERS__HEAD": "nx-head"})
+    own = storage.containers
+    assert (own.tiles, own.head, own.artifacts) == ("nx-tiles", "nx-head", None)
+
+
+def test_with_six_of_their_own_no_other_container_is_needed(file):
+    stores = ("artifacts", "records", "tiles", "head", "pending", "state")
+    text = "[storage.containers]\n" + "".join(f'{name} = "nx-{name}"\n' for name in stores)
+    assert azure(file, text).containers.state == "nx-state"
+    assert "storage.container is missing" in refusal_of(file, text.replace("state", "#"))
+
+
+def refusal_of(file, text, environ=None):
+    file.write_text(AZURE + text)
+    return refusal(file, environ)
+
+
+def test_azure_may_be_overridden_by_the_environment(file):
+    environ = {
+        "SECURE_CACHE_STORAGE__CONTAINER": "other",
+        "SECURE_CACHE_STORAGE__ACCOUNTNAME": "another",
+        "SECURE_CACHE_STORAGE__CREDENTIAL": "workload-identity",
+        "SECURE_CACHE_STORAGE__ROLE_WAIT_SECONDS": "0",
+        "SECURE_CACHE_STORAGE__REQUIRE_WORM": "true",
+        "SECURE_CACHE_STORAGE__CA_FILE": "ca.pem",
+        "SECURE_CACHE_LOCAL_TIER__PATH": "tier",
+        "SECURE_CACHE_LOCAL_TIER__MAX_BYTES": "4194304",
+    }
+    storage = azure(file, 'container = "nx-cache"\n', environ)
+    assert (storage.container, storage.account_name) == ("other", "another")
+    assert (storage.credential, storage.role_wait_seconds) == ("workload-identity", 0)
+    assert (storage.require_worm, storage.ca_file) == (True, file.parent / "ca.pem")
+    tier = load_settings(file, environ).local_tier
+    assert (tier.path, tier.max_bytes) == (file.parent / "tier", 4194304)
+
+
+def test_there_is_no_local_tier_unless_it_is_asked_for(file):
+    assert load_settings(file, {}).local_tier.path is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ab", "a" * 64, "Upper", "two--hyphens", "-start", "end-", "under_score", "a.b", "a\\n"],
+)
+@pytest.mark.parametrize("setting", ["container", "containers.tiles"])
+def test_a_name_that_no_container_can_have_is_refused(file, name, setting):
+    text = f'container = "nx-cache"\n[storage.containers]\ntiles = "{name}"\n'
+    if setting == "container":
+        text = f'container = "{name}"\n'
+    assert f"storage.{setting} = " in refusal_of(file, text)
+
+
+@pytest.mark.parametrize("name", ["ab", "a" * 25, "Account", "my-account", "acc.blob.evil.com", ""])
+def test_a_name_that_no_account_can_have_is_refused(file, name):
+    text = f'container = "nx-cache"\naccountName = "{name}"\n'
+    assert "storage.accountName = " in refusal_of(file, text)
+
+
+@pytest.mark.parametrize(
+    ("containers", "store"),
+    [
+        ('tiles = "one"\nhead = "one"', "tiles"),
+        ('records = "nx-cache"', "records"),
+    ],
+)
+def test_no_two_stores_may_stand_in_the_middle_of_each_other(file, containers, store):
+    text = f'container = "nx-cache"\n[storage.containers]\n{containers}\n'
+    message = refusal_of(file, text)
+    assert f"storage.containers.{store} = " in message
+    assert "another store too" in message
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://cache.blob.core.usgovcloudapi.net",
+        "https://10.0.0.4:10000/devstoreaccount1",
+        "http://127.0.0.1:10000/devstoreaccount1",
+        "http://[::1]:10000/devstoreaccount1",
+        "http://localhost:10000/devstoreaccount1",
+    ],
+)
+def test_an_endpoint_is_https_or_on_this_machine(file, endpoint):
+    storage = azure(file, f'container = "nx-cache"\nendpoint = "{endpoint}"\n')
+    assert storage.endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://myaccount.blob.core.windows.net",
+        "http://127.0.0.1.evil.com/",
+        "http://localhost.evil.com/",
+        "ftp://myaccount.blob.core.windows.net",
+        "myaccount.blob.core.windows.net",
+        "https://",
+        "https://host:port/",
+        "https://[::1/",
+        "",
+    ],
+)
+def test_any_other_endpoint_is_refused(file, endpoint):
+    text = f'container = "nx-cache"\nendpoint = "{endpoint}"\n'
+    assert "storage.endpoint" in refusal_of(file, text)
+
+
+def test_a_signature_in_the_endpoint_is_refused_and_not_repeated(file):
+    for secret in ("https://a.blob.core.windows.net/?sig=c2VjcmV0", "https://u:c2VjcmV0@host/"):
+        message = refusal_of(file, f'container = "nx-cache"\nendpoint = "{secret}"\n')
+        assert "c2VjcmV0" not in message
+
+
+def test_a_credential_is_one_of_those_that_are_never_guessed(file):
+    text = 'container = "nx-cache"\ncredential = "default"\n'
+    assert "storage.credential = 'default'" in refusal_of(file, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'credential = "azure-cli"',
+        'endpoint = "https://x"',
+        "require_worm = true",
+        "role_wait_seconds = 3",
+        'ca_file = "x"',
+        "allow_account_key = true",
+        '[storage.containers]\ntiles = "nx-tiles"',
+    ],
+)
+def test_what_belongs_to_azure_does_not_belong_to_a_folder(file, line):
+    file.write_text(LEAST + line)
+    name = "containers" if "containers" in line else line.split(" ")[0]
+    assert f"storage.{name} does not belong to kind filesystem" in refusal(file)
+
+
+def test_the_file_that_init_writes_for_azure_loads(tmp_path):
+    written = tmp_path / "written.toml"
+    values = {
+        "policy": "policy.yaml",
+        "keys": "keys",
+        "storage.kind": "azure",
+        "storage.container": "nx-cache",
+        "storage.accountName": "myaccount",
+        "storage.containers.tiles": "nx-tiles",
+    }
+    written.write_text(default_toml(values))
+    storage = load_settings(written, {}).storage
+    assert (storage.kind, storage.containers.tiles) == ("azure", "nx-tiles")
+    assert "\n[local_tier]\n" in written.read_text()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +358,7 @@ def test_every_default_that_init_writes_as_a_comment_is_the_default(tmp_path, fi
 def test_no_number_may_be_nan_because_nan_passes_every_comparison(file):
     for section in fields(Settings):
         for info in fields(section.type) if section.name in section_names() else []:
-            if get_args(info.type)[0] is float:
+            if get_args(info.type)[:1] == (float,):
                 name = f"SECURE_CACHE_{section.name}__{info.name}".upper()
                 assert "Expected" in refusal(file, {name: "nan"})
 
