@@ -5,6 +5,7 @@ import hashlib
 import os
 
 import anyio
+import anyio.lowlevel
 import pytest
 from fakes.faults import Fault, FaultyStore
 from fakes.log_world import check_log
@@ -404,7 +405,7 @@ class SlowlyListing:
 
     async def list(self, prefix, *, start_after=""):
         async for info in self.store.list(prefix, start_after=start_after):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             yield info
 
 
