@@ -8,6 +8,7 @@
     │   ├── Denied              the policy grants nothing here
     │   ├── Revoked             the policy took back what it granted
     │   ├── Malformed           a key, path, header or body that is not well formed
+    │   │   └── WrongFilter     an auditor's question that cannot be asked so
     │   ├── TooLarge            over a size limit
     │   ├── TooSlow             over a deadline, or under the minimum rate
     │   ├── DigestMismatch      the bytes are not those that were promised
@@ -16,13 +17,16 @@
     │   └── VersionMismatch     compare-and-swap found another version
     ├── Unavailable             the world's: try again later
     │   ├── Overloaded          a limit of our own: open requests, pending entries
-    │   └── StorageUnavailable  the store did not answer, or said that it can not now
+    │   ├── StorageUnavailable  the store did not answer, or said that it can not now
+    │   └── NoQuorum            too few witnesses have cosigned what the log wants to publish
     ├── Broken                  ours or a tamperer's: fail closed and alarm
     │   ├── CorruptObject       stored bytes do not verify
+    │   │   └── DamagedIndex    the audit index is not what was written; the log is not touched
     │   ├── LogInconsistent     the log's stored state contradicts itself or its signatures
     │   └── StorageForbidden    the store refused our identity; never read as "missing"
     └── Misconfigured           the operator's: say which setting, and what to do
-        └── InvalidPolicy       the policy file has errors; carries the findings
+        ├── InvalidPolicy       the policy file has errors; carries the findings
+        └── NoAuditIndex        this server keeps none
 
 A client is sent `code` and `title` only, never `str(error)`: the text may hold paths or claims.
 """
@@ -116,6 +120,14 @@ class Malformed(Refused):
     title = "the request is not well formed"
 
 
+class WrongFilter(Malformed):
+    """`str` of it says which filter is wrong and what is allowed; it holds nothing but the
+    caller's own words, and is sent back to the caller."""
+
+    code = "filter-invalid"
+    title = "a filter cannot be understood"
+
+
 class TooLarge(Refused):
     code = "too-large"
     title = "the body is larger than this server accepts"
@@ -169,6 +181,11 @@ class StorageUnavailable(Unavailable):
     applied: bool | None = None
 
 
+class NoQuorum(Unavailable):
+    code = "no-quorum"
+    title = "too few witnesses have cosigned the newest checkpoint"
+
+
 class Broken(SecureCacheError):
     code = "broken"
     title = "an integrity check failed"
@@ -177,6 +194,13 @@ class Broken(SecureCacheError):
 class CorruptObject(Broken):
     code = "corrupt"
     title = "stored bytes failed verification and were not served"
+
+
+class DamagedIndex(CorruptObject):
+    code = "index-damaged"
+    title = (
+        "the audit index is damaged, the log is not: `secure-cache audit index rebuild` makes it anew"
+    )
 
 
 class LogInconsistent(Broken):
@@ -207,3 +231,8 @@ class InvalidPolicy(Misconfigured):
     def __init__(self, message: str, findings: tuple[object, ...] = ()) -> None:
         super().__init__(message)
         self.findings = findings
+
+
+class NoAuditIndex(Misconfigured):
+    code = "no-audit-index"
+    title = "this server keeps no audit index: the setting audit.index says where"
