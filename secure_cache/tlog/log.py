@@ -19,7 +19,7 @@ from secure_cache.tlog.create import create_log
 from secure_cache.tlog.head import MAX_HEAD_BYTES, Head
 from secure_cache.tlog.note import NoteSigner
 from secure_cache.tlog.pending import BatchName
-from secure_cache.tlog.ports import Logged
+from secure_cache.tlog.ports import Logged, Unwitnessed, Witnessed
 from secure_cache.tlog.publication import Publications
 from secure_cache.tlog.published import LogReader
 from secure_cache.tlog.reader import TileCache
@@ -67,6 +67,7 @@ class LogService(LogReader):
         pending: where pending batches and partial tiles and bundles are.
         signer: the log's key. Its name is the log's origin.
         turn: says which of several processes should sequence. A hint: without it, all do.
+        witnesses: who sees each checkpoint.
         options: how to sequence.
         tell: told of what happens.
         clock: wall time.
@@ -82,6 +83,7 @@ class LogService(LogReader):
         pending: ObjectStore,
         signer: NoteSigner,
         turn: Turn,
+        witnesses: Witnessed | None = None,
         options: LogOptions | None = None,
         tell: Tell = lambda _event, _facts: None,
         clock: Clock = system_clock,
@@ -105,6 +107,7 @@ class LogService(LogReader):
         self._head = head
         self._origin = signer.name
         self._turn = turn
+        self._witnesses = witnesses or Unwitnessed()
         self._tell = tell
         self._pause = pause
         self._writer = PendingWriter(
@@ -123,6 +126,7 @@ class LogService(LogReader):
             clock=clock,
             new_nonce=lambda: random_bytes(16).hex(),
             publications=publications,
+            witnesses=self._witnesses,
             cache=cache,
             limits=self._options.sequencer,
             rewrite_equal=self._options.rewrite_equal,
@@ -201,6 +205,7 @@ class LogService(LogReader):
         limit = self._options.flush_seconds if seconds is None else seconds
         with anyio.move_on_after(limit) as scope:
             await self._writer.drain()
+            await self._witnesses.check()
             while await self._pass():
                 pass
             await self._settle()
@@ -208,6 +213,7 @@ class LogService(LogReader):
 
     async def _round(self) -> None:
         try:
+            await self._witnesses.check()
             if await self._turn.try_take():
                 try:
                     while await self._pass():

@@ -1,11 +1,15 @@
 """What the floors above may ask of the log."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.tlog_proof import TlogProof
+
+ProofFrom: TypeAlias = Callable[[int], Awaitable[tuple[bytes, ...]]]
+"""The consistency proof from a smaller size, above 0, to the checkpoint in question. Raises:
+NotFound, LogInconsistent, StorageUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +88,42 @@ class PublishedLog(Protocol):
         Raises: Malformed (not a tile's path), NotFound.
         """
         ...
+
+
+class Witnessed(Protocol):
+    """Third parties who see each checkpoint, and remember."""
+
+    async def check(self) -> None:
+        """Raises: LogInconsistent: one of them holds proof against this log."""
+        ...
+
+    async def before_publishing(
+        self, checkpoint: Checkpoint, note: bytes, proof_from: ProofFrom
+    ) -> bytes:
+        """The note as it may be published now, perhaps with cosignatures.
+
+        Args:
+            checkpoint: what is committed, and signed in `note`.
+            note: the log's own signature.
+            proof_from: that it extends what a witness saw before.
+
+        Raises:
+            NoQuorum: it may not be published yet.
+            LogInconsistent: as `check`.
+        """
+        ...
+
+
+class Unwitnessed:
+    """No witness is asked."""
+
+    async def check(self) -> None:
+        return
+
+    async def before_publishing(
+        self,
+        checkpoint: Checkpoint,  # noqa: ARG002 - the port's
+        note: bytes,
+        proof_from: ProofFrom,  # noqa: ARG002 - the port's
+    ) -> bytes:
+        return note

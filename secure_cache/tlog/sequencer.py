@@ -8,7 +8,8 @@ One pass, in this order, with what a crash after each step leaves behind:
     S4  load the right edge, prove it by the root, append, compute the new root (nothing)
     S5  compare-and-swap the unsigned head: this is the commit (S2 of whoever comes next)
     S6  write tiles and bundles, then `commit/<size>` (the same)
-    S7  prove that the new tree extends the published one, sign, compare-and-swap the checkpoint
+    S7  prove that the new tree extends the published one, sign, bring it to the witnesses,
+        compare-and-swap the checkpoint
     S8  delete the consumed batches, and partial tiles whose full tile is there (garbage that
         every later pass ignores and sweeps)
 
@@ -33,6 +34,7 @@ from secure_cache.model.clock import Clock
 from secure_cache.model.errors import (
     LogInconsistent,
     Malformed,
+    NoQuorum,
     NotFound,
     StorageUnavailable,
 )
@@ -46,6 +48,7 @@ from secure_cache.tlog.head import MAX_HEAD_BYTES, Batch, Head, Mark
 from secure_cache.tlog.note import NoteSigner
 from secure_cache.tlog.objects import put_immutable, rewrite, swap
 from secure_cache.tlog.pending import BatchName
+from secure_cache.tlog.ports import Unwitnessed, Witnessed
 from secure_cache.tlog.publication import Publications
 from secure_cache.tlog.reader import TileCache, TreeReader, store_fetch
 from secure_cache.tlog.tiles import ENTRIES, FANOUT, TileId, encode_bundle, is_partial_path
@@ -88,6 +91,7 @@ class Sequencer:
         clock: wall time, for marks only.
         new_nonce: 128 random bits as hex, unique to each commit.
         publications: what this process knows of the checkpoint.
+        witnesses: whom a signed checkpoint is shown before it is published.
         cache: verified tiles.
         rewrite_equal: for file systems, see `objects.put_immutable`.
         fanout: 256.
@@ -104,6 +108,7 @@ class Sequencer:
         clock: Clock,
         new_nonce: Callable[[], str],
         publications: Publications | None = None,
+        witnesses: Witnessed | None = None,
         cache: TileCache | None = None,
         limits: SequencerLimits | None = None,
         rewrite_equal: bool = False,
@@ -120,6 +125,7 @@ class Sequencer:
         self._publications = publications or Publications(
             head, [signer.verifier], origin=signer.name
         )
+        self._witnesses = witnesses or Unwitnessed()
         self._cache = TileCache() if cache is None else cache
         self._limits = limits or SequencerLimits()
         self._backlog = Backlog(
@@ -130,6 +136,7 @@ class Sequencer:
         self._on_commit = on_commit
         self._is_checked = False
         self._ready: tuple[Checkpoint, Edge, bytes] | None = None
+        self._written: tuple[Head, Growth] | None = None
         self._newest_head = 0
 
     async def step(self) -> bool:
@@ -139,11 +146,15 @@ class Sequencer:
             LogInconsistent: what is stored contradicts itself or its signatures.
             StorageForbidden: the store refused our identity.
             Unavailable: store or signer did not answer; a later pass goes on from there.
+            NoQuorum: the same, of witnesses; what is appended meanwhile waits.
         """
         try:
             if not self._is_checked:
                 await self.check()
             return await self._step()
+        except NoQuorum:
+            # Nothing that was read or written is in doubt: S7 alone is tried again.
+            raise
         except Malformed as error:
             self._forget()
             raise LogInconsistent("something stored in the log is not well formed") from error
@@ -212,6 +223,9 @@ class Sequencer:
         head = stored.head
         if head.previous() != published:
             return await self._expect_progress(published, "the head does not follow the checkpoint")
+        if self._written is not None and self._written[0] == head:
+            await self._finish(*self._written)
+            return True
         try:
             batches = await self._backlog.read([BatchName.parse(b.name) for b in head.batches])
         except NotFound:
@@ -242,7 +256,13 @@ class Sequencer:
             head.encode(),
             rewrite_equal=self._rewrite_equal,
         )
+        self._written = (head, growth)
+        await self._finish(head, growth)
+
+    async def _finish(self, head: Head, growth: Growth) -> None:
+        """S7 and S8, for a head whose tiles are written."""
         await self._publish(head, growth)
+        self._written = None
         self._ready = (head.checkpoint(), growth.after, growth.tail)
         self._on_commit(head)
         await self._remove(BatchName.parse(batch.name) for batch in head.batches)
@@ -262,7 +282,7 @@ class Sequencer:
 
     async def _publish(self, head: Head, growth: Growth) -> None:
         """S7. The checkpoint only ever grows, and only from what the head was built on."""
-        new = head.checkpoint()
+        new, note = head.checkpoint(), b""
         while True:
             current = await self._publications.read()
             if current.checkpoint.size > new.size or current.checkpoint == new:
@@ -270,8 +290,14 @@ class Sequencer:
             if current.checkpoint != head.previous():
                 raise LogInconsistent("the published checkpoint is not what the head extends")
             verify_growth(growth, current.checkpoint, new)
-            note = await sign_checkpoint(new, self._signer)
+            note = note or await self._signed(new)
             await swap(self._head, layout.CHECKPOINT, note, expected=current.version)
+
+    async def _signed(self, new: Checkpoint) -> bytes:
+        """Witnesses see it only once it is committed and can never be another."""
+        note = await sign_checkpoint(new, self._signer)
+        tree = self._reader(new)
+        return await self._witnesses.before_publishing(new, note, tree.consistency_proof)
 
     async def _expect_progress(self, published: Checkpoint, problem: str) -> bool:
         """What we saw is explained if another replica has published meanwhile, else it is not."""
@@ -369,4 +395,5 @@ class Sequencer:
     def _forget(self) -> None:
         self._is_checked = False
         self._ready = None
+        self._written = None
         self._cache.clear()

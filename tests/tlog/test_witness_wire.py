@@ -49,10 +49,10 @@ REQUEST = (
     "7UEjw6QUXTS5Rovnzv++qbSzm9Q=\n"
 ).encode()
 ANSWER = (
-    "— witness.example/w1 CMp+6LWBU0anHGH5aNDTJkH/gj79sG+T6+iP2ThYN5krrDJbR1HDnucjL39QsZTSvVjyQLrdk3"
-    "DXDqI5G2HgLatVs0pWh6Up69HVOw==\n"
-    "— witness.example/w1 I7rEps0pvK2UqkS2gSpVUDhrhVtQV9lgF6pRrWAvjJHjyWpW7VcE3SiOlVlbQNt64vWhO+Dlk"
-    "L0+UfzuOBMh9ChdMkP1vi/lCAsmlw==\n"
+    "— witness.example/w1 CMp+6LWBU0anHGH5aNDTJkH/gj79sG+T6+iP2ThYN5krrDJbR1HDnucjL39"
+    "QsZTSvVjyQLrdk3DXDqI5G2HgLatVs0pWh6Up69HVOw==\n"
+    "— witness.example/w1 I7rEps0pvK2UqkS2gSpVUDhrhVtQV9lgF6pRrWAvjJHjyWpW7VcE3SiOlVl"
+    "bQNt64vWhO+DlkL0+UfzuOBMh9ChdMkP1vi/lCAsmlw==\n"
 ).encode()
 
 
