@@ -7,7 +7,8 @@ import pytest
 from world.browser import run_page
 
 PAGES = {
-    "/good": "<!doctype html><html lang=en><title>Good</title><link rel=icon href=data:,><main><h1>Good</h1></main>",
+    "/good": "<!doctype html><html lang=en><title>Good</title><link rel=icon href=data:,>"
+    "<main><h1>Good</h1></main>",
     "/bad": "<html><img src=/missing.png><script>oops()</script>"
     "<script src='http://tracker.example/x.js'></script>",
 }

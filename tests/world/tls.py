@@ -28,6 +28,10 @@ class Certificate:
         context.load_cert_chain(self.certificate_file, self.key_file)
         return context
 
+    def client_context(self) -> ssl.SSLContext:
+        """Trusts this CA and no other."""
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
 
 def make_certificate(directory: Path) -> Certificate:
     """A new CA, and a certificate for `localhost` and 127.0.0.1 which it signed."""
