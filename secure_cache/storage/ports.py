@@ -71,7 +71,8 @@ class Reading(Protocol):
     """An object opened for reading, pinned to the version in `info`.
 
     Raises (from the iterator):
-        VersionMismatch: the object was replaced or changed under the reader.
+        VersionMismatch: the object was replaced or changed under the reader. What had been
+            fetched of the version in `info` by then may still be given out first.
     """
 
     @property
@@ -89,8 +90,9 @@ class Reading(Protocol):
     def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncGenerator[bytes]:
         """The bytes from `offset` on, `size` at a time (the last may be shorter).
 
-        Before each chunk is given out, the object is checked to be still the version in
-        `info`.
+        Every byte is of the version in `info`. A local file is checked to be still that
+        version before each chunk; a remote object, whose versions never change in place,
+        whenever more of it is fetched.
         """
         ...
 

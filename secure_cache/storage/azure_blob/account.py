@@ -6,7 +6,6 @@ import ssl
 from typing import Final, Self
 
 import aiohttp
-from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
 from secure_cache.model.clock import Clock, system_clock
@@ -23,6 +22,7 @@ from secure_cache.storage.azure_blob.errors import AzureFault, Kind
 from secure_cache.storage.azure_blob.options import API_VERSION, MIB, AzureOptions
 from secure_cache.storage.azure_blob.retry import Calls, Tell, Timing
 from secure_cache.storage.azure_blob.store import AzureStore
+from secure_cache.storage.azure_blob.transport import PacedTransport
 from secure_cache.storage.ports import check_name
 
 _KEEP_ALIVE_SECONDS: Final = 30.0
@@ -185,7 +185,7 @@ class _Session:
         self._service = BlobServiceClient(
             endpoint.url,
             credential=self._credential,
-            transport=AioHttpTransport(session=self._http, session_owner=False),
+            transport=PacedTransport(session=self._http, session_owner=False),
             api_version=API_VERSION,
             retry_total=0,
             redirect_max=0,

@@ -217,7 +217,9 @@ def _of_answer(error: HttpResponseError, now: float) -> AzureFault:
     hint = _HINTS.get(code)
     if hint is not None:
         detail += f": {hint}"
-    kind = _BY_CODE.get(code) or _by_status(error, status)
+    # 304 has the code ConditionNotMet as 412 has.
+    named = None if status == 304 else _BY_CODE.get(code)
+    kind = named or _by_status(error, status)
     if kind is Kind.MISCONFIGURED and status == 404 and not code:
         detail += ": not an answer of Blob Storage: is the endpoint right?"
     retry_after = _retry_after(headers, now) if kind in RETRIED else None

@@ -141,3 +141,13 @@ async def peek(
     except AzureFault:
         return None
     return info_of(name, properties), (properties.metadata or {}).get(NONCE_FIELD)
+
+
+async def is_gone(container: Container, blob: BlobClient) -> bool:
+    """Whether nothing is there; False when nobody can tell."""
+    calls = container.calls
+    try:
+        await calls.run("peek", calls.patience.peek, blob.get_blob_properties)
+    except AzureFault as fault:
+        return fault.kind is Kind.MISSING
+    return False
