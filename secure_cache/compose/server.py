@@ -14,6 +14,7 @@ import anyio
 import structlog
 
 import secure_cache
+from secure_cache.compose.sources import Sources
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.compose.telling import (
     KeyTeller,
@@ -98,6 +99,12 @@ class Server:
         self._clock = clock
         self._metrics = Metrics(shared=VARIABLE in os.environ)
         self._parts = self._build()
+        self._sources = Sources(
+            settings.local_tier,
+            artifacts=self._parts.stores.artifacts,
+            telemetry=self._metrics,
+            clock=clock,
+        )
         self._untold = Signal()
 
     def app(self) -> Front:
@@ -194,8 +201,10 @@ class Server:
             clock=clock,
             telemetry=self._metrics,
             remembered=settings.limits.cached_records,
+            remembered_bytes=settings.limits.cached_record_bytes,
+            artifact_bytes=settings.limits.cached_artifact_bytes,
         )
-        get = Get(catalog=catalog, artifacts=parts.stores.artifacts, journal=parts.journal)
+        get = Get(catalog=catalog, sources=self._sources.all, journal=parts.journal)
         put = Put(
             catalog=catalog,
             artifacts=parts.stores.artifacts,
@@ -258,6 +267,7 @@ class Server:
             await parts.stores.check()
             await parts.log.check()
             await parts.log_memory.check()
+            await stack.enter_async_context(self._sources.running())
             await stack.enter_async_context(parts.issuer_keys)
             # After the log has brought in what was pending.
             stack.push_async_callback(self._remember_the_log)

@@ -6,20 +6,19 @@ miss: going on would let a damaged trusted entry bring a lower one to light in t
 From then on it is quarantined, which hides it like a revocation: the reader's own may be served.
 """
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
-import anyio
 import structlog
 
 from secure_cache.core.access import Caller
 from secure_cache.core.catalog import Catalog, Held
 from secure_cache.core.journal import Journal
+from secure_cache.core.straight import require_bytes
 from secure_cache.model.digest import Digest
-from secure_cache.model.entry import CHUNK_BYTES, Entry
+from secure_cache.model.entry import Entry
 from secure_cache.model.errors import (
     CorruptObject,
     Denied,
@@ -29,15 +28,22 @@ from secure_cache.model.errors import (
 )
 from secure_cache.model.names import Key, Namespace
 from secure_cache.policy.decision import Policy
-from secure_cache.storage import layout
-from secure_cache.storage.ports import ObjectReader, Reading
 
 _log = structlog.get_logger(__name__)
 
-BLOCK_BYTES = 256 * 1024
-_REMEMBERED_PROOFS = 65_536
-_CHUNK_BUFFERS = 8
 _LOOKS = 3
+
+
+class Source(Protocol):
+    """A way to an artifact's bytes; each of them proves what it gives."""
+
+    def blocks(self, held: Held, sent: int) -> AsyncGenerator[bytes]:
+        """Verified blocks from `sent` on, where a block begins. When it ends before the end of
+        the artifact, the next source goes on.
+
+        Raises: CorruptObject, NotFound, VersionMismatch, StorageUnavailable, StorageForbidden.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +74,11 @@ class Get:
         StorageUnavailable, StorageForbidden.
     """
 
-    def __init__(self, *, catalog: Catalog, artifacts: ObjectReader, journal: Journal) -> None:
+    def __init__(self, *, catalog: Catalog, sources: Sequence[Source], journal: Journal) -> None:
+        """Sources in the order in which they are tried; the last one never steps aside."""
         self._catalog = catalog
-        self._artifacts = artifacts
+        self._sources = tuple(sources)
         self._journal = journal
-        self._proved: OrderedDict[str, str] = OrderedDict()
-        self._chunk_buffers = anyio.CapacityLimiter(_CHUNK_BUFFERS)
 
     async def __call__(self, caller: Caller, key: Key, stack: AsyncExitStack) -> Artifact:
         decision = caller.decision
@@ -112,7 +117,7 @@ class Get:
             data = await self._catalog.artifact_behind(held)
             if data is None:
                 return None
-            _check(entry, Digest.of(data), len(data))
+            require_bytes(entry, Digest.of(data), len(data))
             return Artifact(entry, entry.size, data, None)
         blocks = self._blocks(held)
         stack.push_async_callback(blocks.aclose)
@@ -120,91 +125,21 @@ class Get:
         return Artifact(entry, entry.size, None, _chain(first, blocks))
 
     async def _blocks(self, held: Held) -> AsyncGenerator[bytes]:
-        """Verified blocks.
-
-        When the file changes under the reader (a backup's hard link moves its ctime, a tamperer
-        its bytes), it is opened and proved anew, and the transfer goes on where it was: to Nx a
-        broken transfer is a failed build.
-        """
-        name = layout.artifact(held.entry.entry_id, held.entry.stored_at)
+        """Verified blocks, from one source after the other."""
         sent = 0
-        for _ in range(_LOOKS):
-            async with self._artifacts.open(name) as reading:
-                if reading.info.size != held.entry.size:
-                    raise CorruptObject("stored artifact has another size")
-                try:
-                    async with aclosing(self._verified(held, reading, sent)) as blocks:
-                        async for block in blocks:
-                            yield block
-                            sent += len(block)
-                except VersionMismatch as error:
-                    _log.warning("artifact.changed_while_sent", name=name, why=str(error))
-                    continue
-                return
-        raise VersionMismatch(f"{name} keeps changing")
-
-    async def _verified(self, held: Held, reading: Reading, sent: int) -> AsyncGenerator[bytes]:
-        """The bytes from `sent` on, each proved before it is given out.
-
-        A local file whose identity is stable is proved once as a whole and then remembered: the
-        reader checks before each block that the identity still holds. Anything else is proved
-        chunk by chunk, out of memory, while there is a place for that. Nobody waits for a place:
-        a client that takes its bytes slowly must not keep one from others. Beyond them the bytes
-        are read twice, by the one reader that is pinned to them.
-        """
-        identity = reading.stable_identity
-        place = object()
-        if identity is None and not sent and self._take_place(place):
-            try:
-                async with aclosing(self._proved_chunks(held, reading)) as chunks:
-                    async for block in chunks:
-                        yield block
-            finally:
-                self._chunk_buffers.release_on_behalf_of(place)
-            return
-        await self._prove(held.entry, reading, identity)
-        async with aclosing(reading.chunks(offset=sent, size=BLOCK_BYTES)) as blocks:
-            async for block in blocks:
-                yield block
-
-    def _take_place(self, place: object) -> bool:
         try:
-            self._chunk_buffers.acquire_on_behalf_of_nowait(place)
-        except anyio.WouldBlock:
-            return False
-        return True
-
-    async def _prove(self, entry: Entry, reading: Reading, identity: str | None) -> None:
-        """Hash the whole, unless this very file was proved before."""
-        name = reading.info.name
-        if identity is not None and self._proved.get(name) == identity:
-            return
-        whole, size = hashlib.sha256(), 0
-        async with aclosing(reading.chunks(size=1024 * 1024)) as blocks:
-            async for block in blocks:
-                await anyio.to_thread.run_sync(whole.update, block)
-                size += len(block)
-        _check(entry, Digest(whole.digest()), size)
-        if identity is not None:
-            self._proved[name] = identity
-            if len(self._proved) > _REMEMBERED_PROOFS:
-                self._proved.popitem(last=False)
-
-    async def _proved_chunks(self, held: Held, reading: Reading) -> AsyncGenerator[bytes]:
-        digests = held.chunks or held.entry.digest.raw
-        offset = 0
-        async with aclosing(reading.chunks(size=CHUNK_BYTES)) as chunks:
-            while offset < held.entry.size:
-                data = await anext(chunks, b"")
-                at = offset // CHUNK_BYTES * 32
-                digest = await anyio.to_thread.run_sync(Digest.of, data)
-                if not data or digest.raw != digests[at : at + 32]:
-                    why = f"the bytes from {offset} on are not those that its entry states"
-                    await self._condemn(held, why)
-                    raise CorruptObject(why)
-                for start in range(0, len(data), BLOCK_BYTES):
-                    yield data[start : start + BLOCK_BYTES]
-                offset += len(data)
+            for source in self._sources:
+                async with aclosing(source.blocks(held, sent)) as blocks:
+                    async for block in blocks:
+                        sent += len(block)
+                        yield block
+                if sent == held.entry.size:
+                    return
+        except CorruptObject as error:
+            # In the middle of a transfer too, where nobody else comes to know of it.
+            await self._condemn(held, str(error))
+            raise
+        raise Unavailable("no source had all of it")
 
     async def _condemn(self, held: Held, why: str) -> None:
         if held.quarantined:
@@ -219,11 +154,6 @@ class Get:
         )
         if await self._catalog.quarantine(held, why):
             await self._journal.quarantined(held.entry, why)
-
-
-def _check(entry: Entry, digest: Digest, size: int) -> None:
-    if size != entry.size or digest != entry.digest:
-        raise CorruptObject("stored artifact has other bytes than its entry states")
 
 
 async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

@@ -104,6 +104,24 @@ class Telemetry(Protocol):
         """A request failed because a store did; `kind` is the error's `code`."""
         ...
 
+    def tier_read(self, *, outcome: str) -> None:
+        """An artifact was asked of the local tier: `hit`, `miss`, `joined` (a download or proof
+        that was at work), or `aside` (served without it)."""
+        ...
+
+    def tier_filled(self, *, result: str, size_bytes: int) -> None:
+        """A download into the tier ended: `ok`, `failed` (the store), `aside` (no room or a local
+        fault) or `left` (by all readers), after so many proved bytes."""
+        ...
+
+    def tier_evicted(self, *, files: int, size_bytes: int, taken_bytes: int) -> None:
+        """Room was taken in the tier: what had to go for it, and what is taken now."""
+        ...
+
+    def tier_failed(self, *, kind: str) -> None:
+        """The tier's folder failed: `io`, or `damaged` (a file of it did not verify)."""
+        ...
+
 
 class Silent:
     """Counts nothing: for tests, commands and the offline client."""
@@ -141,3 +159,11 @@ class Silent:
     def jwks_refreshed(self, *, issuer: str, ok: bool) -> None: ...
 
     def storage_failed(self, *, kind: str) -> None: ...
+
+    def tier_read(self, *, outcome: str) -> None: ...
+
+    def tier_filled(self, *, result: str, size_bytes: int) -> None: ...
+
+    def tier_evicted(self, *, files: int, size_bytes: int, taken_bytes: int) -> None: ...
+
+    def tier_failed(self, *, kind: str) -> None: ...

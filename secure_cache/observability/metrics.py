@@ -52,7 +52,7 @@ class Finished(Protocol):
     def bytes_out(self) -> int: ...
 
 
-Mode = Literal["livesum", "livemax", "livemin", "max"]
+Mode = Literal["livesum", "livemax", "livemin", "livemostrecent", "max"]
 
 
 @dataclass(slots=True)
@@ -134,6 +134,17 @@ class Metrics:
         )
         self._jwks = self._counter("jwks_refreshes", "Fetches of keys.", "issuer", "result")
         self._storage = self._counter("storage_failed", "Requests that a store failed.", "kind")
+        self._tier_reads = self._counter("tier_reads", "Artifacts asked of the tier.", "outcome")
+        self._tier_fills = self._counter("tier_fills", "Downloads into the tier.", "result")
+        self._tier_bytes = self._counter("tier_filled_bytes", "Their proved bytes.")
+        self._tier_evicted = self._counter("tier_evicted", "Files that the tier dropped.")
+        self._tier_evicted_bytes = self._counter("tier_evicted_bytes", "Their size.")
+        self._tier_failed = self._counter(
+            "tier_failed", "Faults of the tier's folder; the artifact is served anyway.", "kind"
+        )
+        self._tier_taken = self._gauge(
+            "tier_taken_bytes", "Bytes in the tier, as last counted.", "livemostrecent"
+        )
         self._policy_good.set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -227,6 +238,21 @@ class Metrics:
 
     def storage_failed(self, *, kind: str) -> None:
         self._storage.labels(self._label("kind", kind)).inc()
+
+    def tier_read(self, *, outcome: str) -> None:
+        self._tier_reads.labels(self._label("tier_outcome", outcome)).inc()
+
+    def tier_filled(self, *, result: str, size_bytes: int) -> None:
+        self._tier_fills.labels(self._label("tier_result", result)).inc()
+        self._tier_bytes.inc(size_bytes)
+
+    def tier_evicted(self, *, files: int, size_bytes: int, taken_bytes: int) -> None:
+        self._tier_evicted.inc(files)
+        self._tier_evicted_bytes.inc(size_bytes)
+        self._tier_taken.set(taken_bytes)
+
+    def tier_failed(self, *, kind: str) -> None:
+        self._tier_failed.labels(self._label("kind", kind)).inc()
 
     def render(self) -> tuple[str, bytes]:
         """The content type and the text of /metrics, for all workers."""

@@ -206,6 +206,13 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cached_records: Annotated[
         int, Meta(ge=0, description="Verified records kept in memory by each worker.")
     ] = 50_000
+    cached_record_bytes: Annotated[
+        int, Meta(ge=0, description="Bytes of memory for them, in each worker.")
+    ] = 128 << 20
+    cached_artifact_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Bytes of memory for hot artifacts up to 32 KiB, in each worker."),
+    ] = 64 << 20
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

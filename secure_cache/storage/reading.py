@@ -14,7 +14,7 @@ from secure_cache.storage.beneath import Beneath
 from secure_cache.storage.ports import ObjectInfo, check_name
 from secure_cache.storage.posix import identity_of, info_of, stat_file, translate
 
-_SETTLED_SECONDS = 2.0
+SETTLED_SECONDS = 2.0
 
 # Cached chunks up to this size are copied on the event loop, which holds it for 15 to 50 us; a
 # visit to a thread costs about 60 us and more CPU than the copy. Measured on two cores, MB/s
@@ -108,7 +108,7 @@ class FileReading:
         As in git's index: kernel timestamps advance in steps, so a file that was changed in
         this very moment may be changed again without showing it.
         """
-        if self._clock() - self._stat.st_ctime < _SETTLED_SECONDS:
+        if self._clock() - self._stat.st_ctime < SETTLED_SECONDS:
             return None
         return identity_of(self._stat)
 

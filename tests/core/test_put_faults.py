@@ -120,7 +120,7 @@ async def test_a_store_that_does_not_answer_is_never_read_as_missing_something(s
         main, pr = world.caller(branch="main"), world.caller(pull_request="7", base="main")
         await world.store(pr, "1", b"poison" * 10_000)
         await world.store(main, "1", b"good" * 10_000)
-        world.catalog._held.clear()
+        world._assemble_over_the_same_log()
         world.stores[store].plan = lambda operation: (
             Fault.BEFORE if operation.kind in {"get", "head", "open"} else None
         )

@@ -8,10 +8,12 @@ from fakes.clock import HeldClock
 from fakes.faults import FaultyStore
 
 from secure_cache.core.access import Caller
+from secure_cache.core.blocks import BlockLists
 from secure_cache.core.catalog import Catalog
 from secure_cache.core.get import Get
 from secure_cache.core.journal import Journal
 from secure_cache.core.put import Body, Put
+from secure_cache.core.straight import Straight
 from secure_cache.core.telemetry import Silent
 from secure_cache.identity.presets import load_presets
 from secure_cache.model.identity import Identity
@@ -58,6 +60,7 @@ class World:
             [PublicKey(Algorithm.ED25519, self.signer.public_pem, int(self.clock()) - 60)]
         )
         self.note_signer = Ed25519NoteSigner("cache.acme.example/log", b"\7" * 32)
+        self.tier = None
         self.edit(POLICY)
         self._assemble()
 
@@ -94,7 +97,13 @@ class World:
             clock=self.clock,
             telemetry=Silent(),
         )
-        self.get = Get(catalog=self.catalog, artifacts=stores["artifacts"], journal=self.journal)
+        self.lists = BlockLists(1 << 20)
+        straight = Straight(stores["artifacts"], self.lists)
+        self.get = Get(
+            catalog=self.catalog,
+            sources=[straight] if self.tier is None else [self.tier, straight],
+            journal=self.journal,
+        )
         self.put = Put(
             catalog=self.catalog,
             artifacts=stores["artifacts"],
