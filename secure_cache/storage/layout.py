@@ -8,7 +8,7 @@ Six stores, which may be six containers with different rights, or folders of one
     head        head, checkpoint                           swapped, never deleted
     pending     pending/<boot>/<seq>, tile/....p/<width>   the only one that the log deletes in
     state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,
-                keys/<n>, log/<n>, seen/checkpoint
+                keys/<n>, log/<n>, seen/checkpoint, seen/contradiction/<sha256>
 
 For the filesystem `tiles`, `head` and `pending` are one folder, so that a C2SP client can read it.
 The key is hashed because file systems that fold case would let `aB` meet `Ab`.
@@ -29,6 +29,7 @@ POLICY_PREFIX = "policy/"
 KEYS_PREFIX = "keys/"
 LOG_PREFIX = "log/"
 SEEN_CHECKPOINT = "seen/checkpoint"
+CONTRADICTION_PREFIX = "seen/contradiction/"
 _DAY_SECONDS = 86_400
 
 
@@ -53,6 +54,10 @@ def commit(size: int) -> str:
 def used_token(token_id: str, expires_at: int) -> str:
     """By day of expiry, so that whole days can be swept once no clock accepts them."""
     return f"jti/{_day(expires_at)}/{token_id}"
+
+
+def contradiction(checkpoint_sha256: str) -> str:
+    return f"{CONTRADICTION_PREFIX}{checkpoint_sha256}"
 
 
 def quarantine(entry_id: str) -> str:
