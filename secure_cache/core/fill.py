@@ -109,4 +109,4 @@ class Filler:
                 with locally():
                     await draft.write(offset, chunk)
                 work.known.add(offset, digests)
-                work.advance(offset + len(chunk))
+                work.advance(chunk)

@@ -60,6 +60,7 @@ class Followed:
         self.upto = 0
         self._ended = False
         self._file: LocalFile | None = None
+        self._newest = b""
         self._error: Exception | None = None
         self._moved = anyio.Event()
 
@@ -67,13 +68,16 @@ class Followed:
         """Readers read from this file. It is closed when the last of them has left."""
         self._file = file
 
-    def advance(self, upto: int) -> None:
-        self.upto = upto
+    def advance(self, chunk: bytes) -> None:
+        """The next chunk is proved, and in the file. Readers that keep up have it from memory,
+        which spares each of them to read and hash it."""
+        self.upto += len(chunk)
+        self._newest = chunk
         self._wake()
 
     def end(self, error: Exception | None) -> None:
         """Readers get what is proved, and then the error; without one it is all proved."""
-        self._ended, self._error = True, error
+        self._ended, self._error, self._newest = True, error, b""
         self._wake()
         self._close_if_unused()
 
@@ -97,11 +101,18 @@ class Followed:
                 if self._ended:
                     raise self._reason()
                 await self._moved.wait()
-            if self._file is None:
-                raise Gone
-            block = await read_block(self._file, self.known, sent)
+            block = await self._block(sent)
             yield block
             sent += len(block)
+
+    async def _block(self, offset: int) -> bytes:
+        """Raises: LocalTrouble, Gone."""
+        at = offset - (self.upto - len(self._newest))
+        if self._newest and at >= 0:
+            return self._newest[at : at + BLOCK_BYTES]
+        if self._file is None:
+            raise Gone
+        return await read_block(self._file, self.known, offset)
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, anyio.Event()

@@ -188,10 +188,10 @@ def _read_taken(root: int) -> int | None:
 
 
 def _write_taken(root: int, taken: int) -> None:
-    # Always of one length, and written at once: no reader finds half a number.
+    # Always of one length, and written at once: no crash leaves half a number.
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(_TAKEN, flags, 0o600, dir_fd=root)
     try:
-        os.pwrite(fd, b"%019d\n" % taken, 0)
+        os.ftruncate(fd, os.pwrite(fd, b"%019d\n" % taken, 0))
     finally:
         os.close(fd)
