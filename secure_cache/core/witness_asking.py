@@ -8,7 +8,7 @@ import anyio
 
 from secure_cache.core.contradictions import Contradictions
 from secure_cache.core.witness_http import Answer, AsksWitnesses
-from secure_cache.model.errors import LogInconsistent, Malformed, Unavailable
+from secure_cache.model.errors import LogInconsistent, Malformed, Refused, Unavailable
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.note import Signature
 from secure_cache.tlog.ports import ProofFrom
@@ -107,6 +107,7 @@ class Asking:
 
         Raises:
             LogInconsistent: it has proof against this log.
+            Broken: this log's own tiles can not be read.
         """
         async with place.asking:
             if place.old > submission.checkpoint.size:
@@ -114,7 +115,7 @@ class Asking:
                 return ()
             try:
                 signatures = await self._submit(place, submission)
-            except (Unavailable, Malformed) as error:
+            except (Unavailable, Refused) as error:
                 self._failed(place, str(error))
                 return ()
             except anyio.get_cancelled_exc_class():

@@ -236,19 +236,20 @@ class Witnesses:
 
         Raises:
             LogInconsistent: one of them has proof against this log.
+            Broken: this log can not be read.
         """
         found: list[Signature] = []
-        proofs: list[LogInconsistent] = []
+        broken: list[Broken] = []
         now = anyio.current_time()
 
         def is_enough() -> bool:
-            return bool(proofs) or self._is_witnessed(found)
+            return bool(broken) or self._is_witnessed(found)
 
         async def one(place: Place) -> None:
             try:
                 found.extend(await self._ask(place, submission, may_be_cut=is_enough))
-            except LogInconsistent as error:
-                proofs.append(error)
+            except Broken as error:
+                broken.append(error)
             if is_enough():
                 soon = anyio.current_time() + _GRACE_SECONDS
                 group.cancel_scope.deadline = min(group.cancel_scope.deadline, soon)
@@ -258,8 +259,8 @@ class Witnesses:
             for place in places:
                 if place.not_before <= now:
                     group.start_soon(one, place)
-        if proofs:
-            raise proofs[0]
+        if broken:
+            raise broken[0]
         return found
 
 

@@ -75,16 +75,15 @@ class Objects:
         self.immutable: dict[str, bytes] = {}
         self.now = now
         self.versions = 0
+        self.judge_checkpoint = must_grow
 
     def put(self, name, data):
         if self.place not in (FOLDER, place_of(name)):
             raise Judged(f"misplaced: {name} in {self.place}")
         if name.startswith(("tile/", "commit/")) and self.immutable.setdefault(name, data) != data:
             raise Judged(f"immutable {name} was rewritten: tile differs")
-        if name == "checkpoint" and name in self.stored:
-            old, new = (size_of(self.stored[name].data), size_of(data))
-            if new <= old:
-                raise Judged(f"the checkpoint went from {old} to {new}")
+        if name == "checkpoint":
+            self.judge_checkpoint(self.stored[name].data if name in self.stored else None, data)
         self.versions += 1
         info = ObjectInfo(name, len(data), f"v{self.versions}", self.now())
         self.stored[name] = StoredObject(info, data)
@@ -118,6 +117,11 @@ class Objects:
             for name in sorted(self.stored)
             if name.startswith(prefix) and name > start_after
         ]
+
+
+def must_grow(before: bytes | None, note: bytes) -> None:
+    if before is not None and size_of(note) <= size_of(before):
+        raise Judged(f"the checkpoint went from {size_of(before)} to {size_of(note)}")
 
 
 def size_of(note: bytes) -> int:
@@ -380,22 +384,29 @@ class World:
         with replica.scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(writer.run)
+                self.beside(group, sequencer, pause)
                 for client in range(self.random.randint(1, 3)):
                     group.start_soon(self.append, replica, writer, client, pause)
                 while True:
                     await self.watched(self.step(sequencer))
                     await pause(0)
 
+    def beside(self, group, sequencer, pause):
+        """What else runs in a process."""
+
     def make_sequencer(self, stores):
-        return self.sequencer(
+        return self.sequencer(**self.arguments_of(stores))
+
+    def arguments_of(self, stores):
+        return {
             **stores,
-            signer=self.signer,
-            clock=lambda: self.now,
-            new_nonce=lambda: self.random.randbytes(16).hex(),
-            limits=SequencerLimits(batches=self.random.choice((1, 2, 64))),
-            rewrite_equal=self.is_one_folder and self.random.random() < 0.5,
-            fanout=self.fanout,
-        )
+            "signer": self.signer,
+            "clock": lambda: self.now,
+            "new_nonce": lambda: self.random.randbytes(16).hex(),
+            "limits": SequencerLimits(batches=self.random.choice((1, 2, 64))),
+            "rewrite_equal": self.is_one_folder and self.random.random() < 0.5,
+            "fanout": self.fanout,
+        }
 
     async def step(self, sequencer):
         try:
