@@ -17,6 +17,7 @@ class RemoteStore(FaultyStore):
         downloaded: bytes that were given out of `open`, by name.
         opened: how often each object was opened.
         pause: seconds before each chunk.
+        local: it does give identities, those of the store behind it.
     """
 
     def __init__(self, inner) -> None:
@@ -24,6 +25,7 @@ class RemoteStore(FaultyStore):
         self.downloaded: dict[str, int] = {}
         self.opened: dict[str, int] = {}
         self.pause = 0.0
+        self.local = False
         self.gate = anyio.Event()
         self.gate.set()
 
@@ -35,8 +37,6 @@ class RemoteStore(FaultyStore):
 
 
 class _Remote:
-    stable_identity = None
-
     def __init__(self, inner: Reading, store: RemoteStore) -> None:
         self._inner = inner
         self._store = store
@@ -44,6 +44,10 @@ class _Remote:
     @property
     def info(self) -> ObjectInfo:
         return self._inner.info
+
+    @property
+    def stable_identity(self) -> str | None:
+        return self._inner.stable_identity if self._store.local else None
 
     async def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncGenerator[bytes]:
         async for chunk in self._inner.chunks(offset=offset, size=size):
