@@ -41,6 +41,7 @@ EXIT_CODES: Mapping[type[errors.SecureCacheError], Exit] = {
     errors.VersionMismatch: Exit.UNREACHABLE,
     errors.Unavailable: Exit.UNREACHABLE,
     errors.Broken: Exit.INTEGRITY,
+    errors.StorageForbidden: Exit.UNAUTHORIZED,
     errors.Misconfigured: Exit.USAGE,
 }
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from secure_cache.cli.boundary import note
+from secure_cache.compose.azure import NEEDS
 from secure_cache.compose.init import Installation, initialise
+from secure_cache.compose.init_azure import AzureInit, initialise_azure
 from secure_cache.model.clock import system_clock
-from secure_cache.model.errors import Misconfigured
 
 
 @click.command("init")
@@ -26,25 +27,69 @@ from secure_cache.model.errors import Misconfigured
     show_default=True,
     help="Where artifacts go.",
 )
-@click.option("--container", help="azure: the container.")
+@click.option("--container", help="azure: the container. It must exist.")
 @click.option("--account-name", help="azure: the storage account.")
+@click.option("--endpoint", help="azure: the account's URL, where the name does not say it.")
+@click.option(
+    "--credential",
+    type=click.Choice(["managed-identity", "workload-identity", "service-principal", "azure-cli"]),
+    help="azure: as whom; not needed where AZURE_STORAGE_CONNECTION_STRING is set.",
+)
+@click.option(
+    "--separate-containers",
+    is_flag=True,
+    help="azure: a container for each store, named CONTAINER-artifacts, CONTAINER-tiles and so on,"
+    " so that each can have its own roles and policies.",
+)
+@click.option(
+    "--create-containers", is_flag=True, help="azure: make those that are missing; development."
+)
 def init_command(
-    directory: Path, url: str | None, storage: str, container: str | None, account_name: str | None
+    directory: Path, url: str | None, storage: str, **azure: str | bool | None
 ) -> None:
     """Make DIRECTORY with settings, policy, keys and an empty store: a server ready to run.
 
     Nothing that is there already is overwritten.
     """
-    if storage != "filesystem":
-        raise Misconfigured(
-            "--storage azure: this version stores on the local file system only;"
-            " leave --storage away"
+    if storage == "azure":
+        made = initialise_azure(
+            directory,
+            _asked(url, **azure),
+            clock=system_clock,
+            random_bytes=os.urandom,
         )
-    if container is not None or account_name is not None:
-        raise click.UsageError("--container and --account-name go with --storage azure")
-    made = initialise(directory, url=url, clock=system_clock, random_bytes=os.urandom)
+    elif any(azure.values()):
+        names = sorted(f"--{name.replace('_', '-')}" for name, value in azure.items() if value)
+        raise click.UsageError(f"{' and '.join(names)} go with --storage azure")
+    else:
+        made = initialise(directory, url=url, clock=system_clock, random_bytes=os.urandom)
     click.echo(made.directory)
     _tell_next_steps(made)
+
+
+def _asked(url: str | None, **azure: str | bool | None) -> AzureInit:
+    container = azure["container"]
+    if not isinstance(container, str):
+        raise click.UsageError("--storage azure needs --container, and mostly --account-name")
+    values = {"storage.kind": "azure"}
+    if azure["separate_containers"]:
+        values |= {f"storage.containers.{name}": f"{container}-{name}" for name in NEEDS}
+    else:
+        values["storage.container"] = container
+    for option, name in (
+        ("account_name", "accountName"),
+        ("endpoint", "endpoint"),
+        ("credential", "credential"),
+    ):
+        value = azure[option]
+        if isinstance(value, str):
+            values[f"storage.{name}"] = value
+    return AzureInit(
+        values=values,
+        create_containers=bool(azure["create_containers"]),
+        url=url,
+        environ=os.environ,
+    )
 
 
 def _tell_next_steps(made: Installation) -> None:

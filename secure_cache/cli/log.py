@@ -8,6 +8,7 @@ import click
 from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.options import config_option, json_option, print_json
 from secure_cache.compose.offline import check_log
+from secure_cache.compose.stores import place_of_the_log
 from secure_cache.settings import Settings
 from secure_cache.tlog.fsck import MAX_FINDINGS, Report
 
@@ -27,7 +28,7 @@ def check_whole_log(settings: Settings, *, as_json: bool) -> int:
 
     Writes nothing. Also while a server runs.
     """
-    note(f"Reading the whole log in {settings.storage.path} ...")
+    note(f"Reading the whole log in {place_of_the_log(settings.storage)} ...")
     report = anyio.run(_check, settings)
     if as_json:
         print_json(_document(report))

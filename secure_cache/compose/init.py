@@ -3,7 +3,7 @@
     secure-cache.toml    settings
     policy.yaml          who may read and write what
     keys/                signing keys
-    data/                the filesystem store, with a log in it
+    data/                the filesystem store, with a log in it; with Azure there is none
 
 A server never makes a log by itself: one that lost its data would quietly begin another history.
 So the log is made here.
@@ -13,7 +13,7 @@ import errno
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from secure_cache.compose.stores import open_stores, opened
+from secure_cache.compose.posture import prove
+from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.core.key_files import sync_folder, write_private_file
-from secure_cache.core.keystore import create_keystore
+from secure_cache.core.keystore import Keystore, create_keystore
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import Misconfigured
 from secure_cache.settings import Storage, default_toml
@@ -72,7 +73,7 @@ def initialise(
     clock: Clock,
     random_bytes: Callable[[int], bytes],
 ) -> Installation:
-    """Make `directory`.
+    """Make `directory`, with a store in a folder of it.
 
     Args:
         directory: absent, or an empty folder.
@@ -88,33 +89,62 @@ def initialise(
     Raises:
         Misconfigured: something is there, the address is not usable, or nothing can be written.
     """
+    names = names_for(url, random_bytes)
+    with whole_or_nothing(directory.absolute()) as draft:
+        write_settings(draft, {"storage.path": DATA})
+        keystore = write_policy_and_keys(draft, names, clock)
+        anyio.run(_make_data, draft / DATA, keystore.log, clock, random_bytes)
+    return Installation(directory, names.audience, names.origin, str(keystore.log.verifier))
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a server and its log are called; both for ever."""
+
+    audience: str
+    origin: str
+
+
+def names_for(url: str | None, random_bytes: Callable[[int], bytes]) -> Names:
+    """Raises: Misconfigured: the address is not usable."""
     audience = LOCAL_URL if url is None else public_url(url)
     origin = audience.removeprefix("https://") + "/log"
     if url is None:
         # Two logs of one name could be taken for a fork of each other.
         origin += f"/{random_bytes(8).hex()}"
-    with _whole_or_nothing(directory.absolute()) as draft:
-        settings = {"policy": POLICY, "keys": KEYS, "storage.path": DATA}
-        write_private_file(draft / SETTINGS, default_toml(settings).encode())
-        write_private_file(draft / POLICY, policy_for(audience).encode())
-        keystore = create_keystore(draft / KEYS, log_origin=origin, now=clock())
-        anyio.run(_make_data, draft / DATA, keystore.log, clock, random_bytes)
-    return Installation(directory, audience, origin, str(keystore.log.verifier))
+    return Names(audience, origin)
+
+
+def write_settings(draft: Path, values: Mapping[str, str]) -> None:
+    settings = {"policy": POLICY, "keys": KEYS, **values}
+    write_private_file(draft / SETTINGS, default_toml(settings).encode())
+
+
+def write_policy_and_keys(draft: Path, names: Names, clock: Clock) -> Keystore:
+    write_private_file(draft / POLICY, policy_for(names.audience).encode())
+    return create_keystore(draft / KEYS, log_origin=names.origin, now=clock())
 
 
 async def _make_data(
     folder: Path, signer: NoteSigner, clock: Clock, random_bytes: Callable[[int], bytes]
 ) -> None:
     async with opened(open_stores(Storage(kind="filesystem", path=folder))) as stores:
-        await stores.check()
-        await create_log(
-            tiles=stores.tiles,
-            head=stores.head,
-            pending=stores.pending,
-            signer=signer,
-            clock=clock,
-            random_bytes=random_bytes,
-        )
+        await prove(stores)
+        await begin_log(stores, signer, clock, random_bytes)
+
+
+async def begin_log(
+    stores: Stores, signer: NoteSigner, clock: Clock, random_bytes: Callable[[int], bytes]
+) -> None:
+    """Raises: as `create_log`."""
+    await create_log(
+        tiles=stores.tiles,
+        head=stores.head,
+        pending=stores.pending,
+        signer=signer,
+        clock=clock,
+        random_bytes=random_bytes,
+    )
 
 
 def public_url(text: str) -> str:
@@ -151,7 +181,7 @@ def policy_for(audience: str) -> str:
 
 
 @contextmanager
-def _whole_or_nothing(directory: Path) -> Iterator[Path]:
+def whole_or_nothing(directory: Path) -> Iterator[Path]:
     _require_free(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -172,16 +202,16 @@ def _whole_or_nothing(directory: Path) -> Iterator[Path]:
 
 def _require_free(directory: Path) -> None:
     try:
-        taken = directory.is_symlink() or (
+        is_taken = directory.is_symlink() or (
             directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
         )
     except OSError as error:
         raise _cannot(directory, error) from error
-    if taken:
-        raise _taken(directory)
+    if is_taken:
+        raise taken_error(directory)
 
 
-def _taken(directory: Path) -> Misconfigured:
+def taken_error(directory: Path) -> Misconfigured:
     return Misconfigured(
         f"{directory} is there already and is never overwritten: give a folder that is new or empty"
     )
@@ -189,7 +219,7 @@ def _taken(directory: Path) -> Misconfigured:
 
 def _cannot(directory: Path, error: OSError) -> Misconfigured:
     if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-        return _taken(directory)
+        return taken_error(directory)
     if error.errno in {errno.EBUSY, errno.EXDEV}:
         return Misconfigured(f"{directory} is a mount point: give a folder inside it")
     return Misconfigured(

@@ -14,12 +14,14 @@ import anyio
 import structlog
 
 import secure_cache
+from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
 from secure_cache.compose.sources import Sources
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.compose.telling import (
     KeyTeller,
     LogTeller,
     Signal,
+    StorageTeller,
     UnknownClaimTeller,
     own_keys,
 )
@@ -57,6 +59,9 @@ SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
 _REMEMBER_SECONDS = 2.0
 _UNTRUSTWORTHY_STORE = 5
+_POLL_SECONDS = 2.0
+_POLL_SECONDS_OF_MANY = 5.0
+_SPREAD_OF_MANY = 0.5
 _SEE_THE_LOG = "needs a person: the server's log says why"
 """And readiness does not: anybody may ask for it, and the reasons hold paths and lines of files."""
 
@@ -106,6 +111,7 @@ class Server:
             clock=clock,
         )
         self._untold = Signal()
+        self._posture = Posture({})
 
     def app(self) -> Front:
         parts, settings = self._parts, self._settings
@@ -130,7 +136,11 @@ class Server:
 
     def _build(self) -> _Parts:
         settings, clock, telemetry = self._settings, self._clock, self._metrics
-        stores = open_stores(settings.storage, on_fsync_failure=_leave)
+        stores = open_stores(
+            settings.storage,
+            on_fsync_failure=_leave,
+            tell=StorageTeller(telemetry, clock=anyio.current_time),
+        )
         keys = KeyFolder(settings.keys)
         policy = PolicyFile(
             PolicyFiles(settings.policy, settings.policy_tests),
@@ -144,12 +154,7 @@ class Server:
             pending=stores.pending,
             signer=keys.current.log,
             turn=stores.turn,
-            options=LogOptions(
-                commit_seconds=settings.log.commit_interval_seconds,
-                max_owed=settings.log.max_pending,
-                flush_seconds=_FLUSH_SECONDS,
-                rewrite_equal=settings.storage.kind == "filesystem",
-            ),
+            options=_log_options(settings),
             tell=LogTeller(telemetry),
             clock=clock,
         )
@@ -264,7 +269,7 @@ class Server:
         parts = self._parts
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(opened(parts.stores))
-            await parts.stores.check()
+            self._posture = await self._prove_stores()
             await parts.log.check()
             await parts.log_memory.check()
             await stack.enter_async_context(self._sources.running())
@@ -283,6 +288,29 @@ class Server:
                 yield
             finally:
                 group.cancel_scope.cancel()
+
+    async def _prove_stores(self) -> Posture:
+        """Every process needs its rights; one tells what it has found."""
+        storage = self._settings.storage
+        posture = await prove_patiently(
+            self._parts.stores,
+            wait_seconds=role_wait_seconds(storage, os.environ),
+            tell=self._tell_of_waiting,
+        )
+        if storage.require_worm:
+            posture.require_worm()
+        if posture.stores and self._worker.index == 0:
+            facts = {"tiles_locked": posture.tiles_are_locked, "weak": posture.weaknesses()}
+            if posture.word == OK:
+                _log.info("storage.capabilities", **facts)
+            else:
+                _log.warning("storage.capabilities", **facts)
+        return posture
+
+    def _tell_of_waiting(self, why: str) -> None:
+        if self._worker.index == 0:
+            wait = self._settings.storage.role_wait_seconds
+            _log.warning("storage.role_missing", why=why, wait_seconds=wait)
 
     async def _tell_the_log(self) -> None:
         """Tell the log under which policy and keys it is written, now and after each change."""
@@ -323,12 +351,27 @@ class Server:
         checks = {
             name: "ok" if trouble is None else _SEE_THE_LOG for name, trouble in troubles.items()
         }
+        if self._posture.stores:
+            checks["storage"] = self._posture.word
         checks["process"] = "draining" if self._worker.draining else "ok"
         return Readiness(
             ready=not self._worker.draining,
             degraded=any(trouble is not None for trouble in troubles.values()),
             checks=checks,
         )
+
+
+def _log_options(settings: Settings) -> LogOptions:
+    shared = settings.storage.kind == "azure"
+    return LogOptions(
+        commit_seconds=settings.log.commit_interval_seconds,
+        # Looking for what others left behind costs three requests, and replicas may be many.
+        poll_seconds=_POLL_SECONDS_OF_MANY if shared else _POLL_SECONDS,
+        spread=_SPREAD_OF_MANY if shared else 0.0,
+        max_owed=settings.log.max_pending,
+        flush_seconds=_FLUSH_SECONDS,
+        rewrite_equal=settings.storage.kind == "filesystem",
+    )
 
 
 def _cache_limits(limits: Limits) -> CacheLimits:

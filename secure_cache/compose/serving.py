@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from secure_cache.compose.offline import open_offline
+from secure_cache.compose.stores import place_of_the_log
 from secure_cache.http.connection_limits import ConnectionLimits
 from secure_cache.http.server import AppSource, ServerOptions
 from secure_cache.http.supervisor import Hooks, run
 from secure_cache.model.clock import system_clock
-from secure_cache.model.errors import Broken
+from secure_cache.model.errors import Broken, StorageForbidden
 from secure_cache.observability.logging import configure_logging
 from secure_cache.observability.multiprocess import forget_worker, shared_numbers
 from secure_cache.settings import Settings
@@ -63,11 +64,14 @@ def serve(config: Path, settings: Settings, on_ready: Callable[[str], None]) -> 
     configure_logging(style=settings.logging.format, level=settings.logging.level)
     try:
         _run(source, server_options(settings), on_ready)
+    except StorageForbidden:
+        # Not a sign of damage: nothing was read at all.
+        raise
     except Broken as error:
         raise Broken(
-            f"{settings.storage.path}: {error}: run `secure-cache log fsck --config {config}`,"
-            " follow docs/operations.md, section 9 (a backup may be older), and never begin the log"
-            " anew in the same place"
+            f"{place_of_the_log(settings.storage)}: {error}: run `secure-cache log fsck --config"
+            f" {config}`, follow docs/operations.md, section 9 (a backup may be older), and never"
+            " begin the log anew in the same place"
         ) from error
 
 

@@ -1,15 +1,21 @@
 """The six stores that the settings name."""
 
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from secure_cache.compose.azure import Place, connect, name_of, open_azure, places_of
 from secure_cache.model.errors import Misconfigured
 from secure_cache.settings import Storage
 from secure_cache.storage.filesystem import FilesystemStore
 from secure_cache.storage.locks import FlockTurn
 from secure_cache.storage.memory import AlwaysTurn, MemoryStore
 from secure_cache.storage.ports import ObjectStore, Turn
+
+if TYPE_CHECKING:
+    from secure_cache.storage.azure_blob import StorageCall
 
 LOG = "log"
 FOLDERS = ("artifacts", "records", LOG, "state")
@@ -21,7 +27,8 @@ _TURN = ".turn"
 class Stores:
     """See `storage.layout` for what is in each. Some of them may be one and the same.
 
-    `turn` says which of several processes on this machine should sequence the log.
+    `turn` says which of several processes on this machine should sequence the log; `where` names
+    the place of a store, for messages.
     """
 
     artifacts: ObjectStore
@@ -31,6 +38,7 @@ class Stores:
     pending: ObjectStore
     state: ObjectStore
     turn: Turn
+    where: Mapping[str, Place] = field(default_factory=dict)
 
     def distinct(self) -> dict[str, ObjectStore]:
         """Each once; the log's three are `log` where they are one."""
@@ -44,47 +52,37 @@ class Stores:
             "state": self.state,
         }
 
-    async def check(self) -> None:
-        """Make what is missing, and prove that each store can do what it must.
-
-        Raises: Misconfigured, StorageForbidden, StorageUnavailable.
-        """
-        for store in self.distinct().values():
-            await store.check()
-
     async def close(self) -> None:
         for store in self.distinct().values():
             await store.close()
 
 
 def open_stores(
-    storage: Storage, *, on_fsync_failure: Callable[[str], None] = lambda _: None
+    storage: Storage,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    on_fsync_failure: Callable[[str], None] = lambda _: None,
+    tell: Callable[["StorageCall"], None] = lambda _: None,
 ) -> Stores:
     """Touches nothing yet.
 
     Args:
         storage: the settings.
+        environ: where an identity in Azure finds what it needs.
         on_fsync_failure: see `FilesystemStore`.
+        tell: told of each finished request to Azure.
 
     Raises:
-        Misconfigured: a kind that this version does not have.
+        Misconfigured: the settings do not suffice, or a library is not installed.
     """
-    if storage.kind == "memory":
-        return Stores(
-            artifacts=MemoryStore(),
-            records=MemoryStore(),
-            tiles=MemoryStore(immutable=True),
-            head=MemoryStore(),
-            pending=MemoryStore(),
-            state=MemoryStore(),
-            turn=AlwaysTurn(),
-        )
-    if storage.kind != "filesystem" or storage.path is None:
-        raise Misconfigured(
-            f"storage.kind = {storage.kind!r} is not in this version: set it to 'filesystem',"
-            " with storage.path"
-        )
-    artifacts, records, tiles, state = (
+    match storage.kind:
+        case "azure":
+            return _azure(storage, environ, tell)
+        case "memory":
+            return _memory()
+    if storage.path is None:
+        raise Misconfigured("storage.path is missing: kind filesystem needs it")
+    artifacts, records, log, state = (
         FilesystemStore(
             storage.path / name,
             insecure_allow_network_filesystem=storage.insecure_allow_network_filesystem,
@@ -93,7 +91,40 @@ def open_stores(
         for name in FOLDERS
     )
     turn = FlockTurn(storage.path / LOG / _TURN)
-    return Stores(artifacts, records, tiles, tiles, tiles, state, turn)
+    return Stores(artifacts, records, log, log, log, state, turn)
+
+
+def place_of_the_log(storage: Storage) -> str:
+    """For messages."""
+    match storage.kind:
+        case "azure":
+            places = places_of(storage)
+            return ", ".join(
+                dict.fromkeys(str(places[name]) for name in ("head", "pending", "tiles"))
+            )
+        case "memory":
+            return "memory"
+    return str(storage.path)
+
+
+def _azure(
+    storage: Storage, environ: Mapping[str, str], tell: Callable[["StorageCall"], None]
+) -> Stores:
+    account = connect(storage, environ=environ, tell=tell)
+    where = places_of(storage, host=account.endpoint.host, account=name_of(account, storage))
+    return Stores(**open_azure(account, storage), turn=AlwaysTurn(), where=where)
+
+
+def _memory() -> Stores:
+    return Stores(
+        artifacts=MemoryStore(),
+        records=MemoryStore(),
+        tiles=MemoryStore(immutable=True),
+        head=MemoryStore(),
+        pending=MemoryStore(),
+        state=MemoryStore(),
+        turn=AlwaysTurn(),
+    )
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -18,6 +19,32 @@ from secure_cache.model.clock import Clock
 _log = structlog.get_logger(__name__)
 
 _MOST_UNKNOWN_CLAIMS = 256
+
+_TROUBLES = frozenset({"unavailable", "timeout", "throttled", "forbidden", "misconfigured"})
+"""Outcomes after which a store is not of use now. The others are answers."""
+
+
+class StorageCall(Protocol):
+    """One finished operation; see `storage.azure_blob.retry`, which needs the SDK."""
+
+    @property
+    def store(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def attempts(self) -> int: ...
+
+
+class CountsStorage(Protocol):
+    """The instrument for it; see `observability.metrics`."""
+
+    def storage_called(
+        self, *, store: str, operation: str, outcome: str, seconds: float, attempts: int
+    ) -> None: ...
 
 
 class Signal:
@@ -66,6 +93,58 @@ class LogTeller:
             if event == "log.faulted":
                 self._telemetry.verification_failed(kind="log")
             _log.error(event, **facts)
+
+
+class StorageTeller:
+    """Each request to a storage service: counted; and told when a store stops answering and
+    when it has answered again for a while, not for each request between."""
+
+    def __init__(self, metrics: CountsStorage, *, clock: Clock, quiet_seconds: float = 5.0) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._quiet = quiet_seconds
+        self._troubles: dict[str, _Trouble] = {}
+
+    def __call__(self, call: StorageCall, /) -> None:
+        self._metrics.storage_called(
+            store=call.store,
+            operation=call.operation,
+            outcome=call.outcome,
+            seconds=call.seconds,
+            attempts=call.attempts,
+        )
+        if call.outcome in _TROUBLES:
+            self._failed(call)
+        elif call.store in self._troubles:
+            self._answered(call.store)
+
+    def _failed(self, call: StorageCall) -> None:
+        now, trouble = self._clock(), self._troubles.get(call.store)
+        if trouble is not None:
+            trouble.last = now
+            trouble.failed += 1
+            return
+        self._troubles[call.store] = _Trouble(now, now, 1)
+        _log.error(
+            "storage.unavailable", store=call.store, operation=call.operation, why=call.outcome
+        )
+
+    def _answered(self, store: str) -> None:
+        now, trouble = self._clock(), self._troubles[store]
+        if now - trouble.last < self._quiet:
+            return
+        del self._troubles[store]
+        seconds = round(now - trouble.first, 1)
+        _log.warning("storage.recovered", store=store, seconds=seconds, failed=trouble.failed)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Of one store: since when, until when, how many operations failed."""
+
+    first: float
+    last: float
+    failed: int
 
 
 class KeyTeller:

@@ -37,7 +37,14 @@ from secure_cache.http.server import (
     serve,
     url_of,
 )
-from secure_cache.model.errors import Broken, Misconfigured, Refused, SecureCacheError, Unavailable
+from secure_cache.model.errors import (
+    Broken,
+    Misconfigured,
+    Refused,
+    SecureCacheError,
+    StorageForbidden,
+    Unavailable,
+)
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
@@ -257,7 +264,7 @@ def _why(worker: _Process, code: int) -> SecureCacheError:
             f"worker {worker.index} ended with code {code} before it was ready:"
             " see what it said above"
         )
-    for kind in (Misconfigured, Unavailable, Broken, Refused):
+    for kind in (Misconfigured, Unavailable, StorageForbidden, Broken, Refused):
         if kind.code in report["codes"]:
             return kind(report["text"])
     return SecureCacheError(report["text"])

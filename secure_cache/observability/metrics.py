@@ -145,6 +145,23 @@ class Metrics:
         self._tier_taken = self._gauge(
             "tier_taken_bytes", "Bytes in the tier, as last counted.", "livemostrecent"
         )
+        self._storage_requests = self._counter(
+            "storage_requests",
+            "Operations on the storage service, with all their attempts.",
+            "store",
+            "operation",
+            "outcome",
+        )
+        self._storage_retries = self._counter(
+            "storage_retries", "Attempts beyond the first.", "store", "operation"
+        )
+        self._storage_seconds = Histogram(
+            "secure_cache_storage_seconds",
+            "How long an operation on the storage service took, with pauses.",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=self._into,
+        )
         self._policy_good.set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -253,6 +270,16 @@ class Metrics:
 
     def tier_failed(self, *, kind: str) -> None:
         self._tier_failed.labels(self._label("kind", kind)).inc()
+
+    def storage_called(
+        self, *, store: str, operation: str, outcome: str, seconds: float, attempts: int
+    ) -> None:
+        """One operation on the storage service is over."""
+        where = (self._label("store", store), self._label("operation", operation))
+        self._storage_requests.labels(*where, self._label("outcome_of_storage", outcome)).inc()
+        self._storage_seconds.labels(where[1]).observe(seconds)
+        if attempts > 1:
+            self._storage_retries.labels(*where).inc(attempts - 1)
 
     def render(self) -> tuple[str, bytes]:
         """The content type and the text of /metrics, for all workers."""

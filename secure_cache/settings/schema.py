@@ -64,33 +64,27 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 10_000
 
 
-ContainerName = Annotated[str, Meta(pattern=r"\A(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*\Z")]
-AccountName = Annotated[str, Meta(pattern=r"\A[a-z0-9]{3,24}\Z")]
-
-
 class Containers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A store without a container of its own stands in `storage.container`, under its name."""
 
     artifacts: Annotated[
-        ContainerName | None, Meta(description="azure: of the bytes. The server never deletes.")
+        str | None, Meta(description="azure: of the bytes. The server never deletes.")
     ] = None
-    records: Annotated[
-        ContainerName | None, Meta(description="azure: of the signed entries. The same.")
-    ] = None
+    records: Annotated[str | None, Meta(description="azure: of the signed entries. The same.")] = (
+        None
+    )
     tiles: Annotated[
-        ContainerName | None,
+        str | None,
         Meta(description="azure: of the log's full tiles. Lock it (WORM): nothing changes there."),
     ] = None
-    head: Annotated[
-        ContainerName | None, Meta(description="azure: of the log's head and checkpoint.")
-    ] = None
+    head: Annotated[str | None, Meta(description="azure: of the log's head and checkpoint.")] = None
     pending: Annotated[
-        ContainerName | None,
+        str | None,
         Meta(description="azure: of the log's scratch. The only one that the server deletes in."),
     ] = None
-    state: Annotated[
-        ContainerName | None, Meta(description="azure: of used tokens, quarantine, memory.")
-    ] = None
+    state: Annotated[str | None, Meta(description="azure: of used tokens, quarantine, memory.")] = (
+        None
+    )
 
 
 class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,11 +100,11 @@ class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="filesystem: run on NFS or SMB, whose locks and fsync may not hold."),
     ] = False
     container: Annotated[
-        ContainerName | None,
+        str | None,
         Meta(description="azure: the container of all stores that have none of their own."),
     ] = None
     account_name: Annotated[
-        AccountName | None,
+        str | None,
         Meta(description="azure: the storage account, as in NAME.blob.core.windows.net."),
     ] = msgspec.field(default=None, name="accountName")
     endpoint: Annotated[

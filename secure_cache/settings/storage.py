@@ -1,6 +1,7 @@
 """Which storage settings go together; what cannot be meant is refused before anything is done."""
 
 import ipaddress
+import re
 from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +11,9 @@ from msgspec.structs import fields
 from secure_cache.model.errors import Misconfigured
 from secure_cache.settings.schema import Containers, Storage, meaning
 
+_CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_OWN = fields(Containers)
 _AZURE = {
     "container",
     "accountName",
@@ -45,6 +49,7 @@ def check_storage(storage: Storage, path: Path) -> None:
     if storage.kind == "filesystem" and storage.path is None:
         raise _missing(path, "filesystem", "path")
     if storage.kind == "azure":
+        _check_names(storage, path)
         _check_containers(storage, path)
         _check_endpoint(storage.endpoint, path)
 
@@ -56,10 +61,26 @@ def _missing(path: Path, kind: str, name: str) -> Misconfigured:
     )
 
 
+def _check_names(storage: Storage, path: Path) -> None:
+    names = {f"containers.{info.name}": getattr(storage.containers, info.name) for info in _OWN}
+    for setting, name in {"container": storage.container, **names}.items():
+        if name is not None and _CONTAINER.fullmatch(name) is None:
+            raise Misconfigured(
+                f"{path}: storage.{setting} = {name[:80]!a}: a container's name has 3 to 63 small"
+                " letters, digits and single hyphens"
+            )
+    account = storage.account_name
+    if account is not None and _ACCOUNT.fullmatch(account) is None:
+        raise Misconfigured(
+            f"{path}: storage.accountName = {account[:80]!a}: an account's name has 3 to 24 small"
+            " letters and digits; an address is storage.endpoint"
+        )
+
+
 def _check_containers(storage: Storage, path: Path) -> None:
     """Every store has a place, and no two the same: rights are given for a container, and a
     store in the middle of another one would be listed, locked and swept with it."""
-    own = {info.name: getattr(storage.containers, info.name) for info in fields(Containers)}
+    own = {info.name: getattr(storage.containers, info.name) for info in _OWN}
     if storage.container is None and None in own.values():
         raise _missing(path, "azure", "container")
     count = Counter([name for name in own.values() if name is not None])

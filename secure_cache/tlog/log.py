@@ -41,6 +41,8 @@ class LogOptions:
         commit_seconds: at least so long between two commits of this process, so that partial
             tiles stay few.
         poll_seconds: how often to look for batches that other processes left behind.
+        spread: of both, the part that is left to chance, from 0 to 1: replicas that were started
+            or fell behind together shall not ask the store together for ever.
         flush_seconds: how long a stopping process tries to bring its entries into the tree.
         max_owed: entries of this process that are durable but not in the tree; above it the
             log is overloaded.
@@ -49,6 +51,7 @@ class LogOptions:
 
     commit_seconds: float = 0.1
     poll_seconds: float = 2.0
+    spread: float = 0.0
     flush_seconds: float = 10.0
     max_owed: int = 65_536
     rewrite_equal: bool = False
@@ -110,6 +113,7 @@ class LogService(LogReader):
         self._witnesses = witnesses or Unwitnessed()
         self._tell = tell
         self._pause = pause
+        self._random_bytes = random_bytes
         self._writer = PendingWriter(
             pending,
             clock=clock,
@@ -192,10 +196,14 @@ class LogService(LogReader):
             group.start_soon(self._writer.run)
             while True:
                 wait = self._options.commit_seconds if self._owed else self._options.poll_seconds
-                with anyio.move_on_after(wait):
+                with anyio.move_on_after(self._spread(wait)):
                     await self._wake.wait()
                 self._wake = anyio.Event()
                 await self._round()
+
+    def _spread(self, seconds: float) -> float:
+        chance = int.from_bytes(self._random_bytes(2)) / 65_536
+        return seconds * (1 + self._options.spread * (chance - 0.5))
 
     async def flush(self, seconds: float | None = None) -> bool:
         """Bring into the tree all that was appended; False when time ran out.

@@ -23,7 +23,7 @@ class Called:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     for name in list(os.environ):
-        if name.startswith(("SECURE_CACHE_", "ACTIONS_", "GITHUB_", "GITLAB_")):
+        if name.startswith(("SECURE_CACHE_", "ACTIONS_", "AZURE_", "GITHUB_", "GITLAB_")):
             monkeypatch.delenv(name)
 
 

@@ -179,19 +179,35 @@ def test_the_policy_that_it_writes_is_clean_and_does_what_the_contract_says():
     assert "\nrevocations: []\n" in template()
 
 
-def test_azure_is_refused_in_one_line_that_says_what_to_do(call, tmp_path):
-    done = call(
-        "init", tmp_path / "s", "--storage", "azure", "--container", "c", "--account-name", "a"
-    )
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--container", "nx-cache"], "--container go with --storage azure"),
+        (["--separate-containers"], "--separate-containers go with --storage azure"),
+        (["--storage", "azure"], "needs --container"),
+        (["--storage", "azure", "--container", "nx-cache"], "storage.credential is missing"),
+        (
+            ["--storage", "azure", "--container", "NX", "--account-name", "a"],
+            "storage.container = 'NX'",
+        ),
+        (
+            ["--storage", "azure", "--container", "nx-cache", "--account-name", "a.b"],
+            "storage.accountName = 'a.b'",
+        ),
+        (
+            ["--storage", "azure", "--container", "nx-cache", "--credential", "azure-cli"],
+            "storage.accountName",
+        ),
+    ],
+)
+def test_options_of_azure_that_do_not_suffice_are_refused_and_leave_nothing(
+    options, said, call, tmp_path
+):
+    done = call("init", tmp_path / "s", *options)
     assert done.code == 2
-    assert "--storage" in done.err
+    assert said in done.err
     assert done.err.count("\n") == 1
-    assert not (tmp_path / "s").exists()
-
-
-def test_options_of_azure_alone_are_refused(call, tmp_path):
-    assert call("init", tmp_path / "s", "--container", "c").code == 2
-    assert not (tmp_path / "s").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mount_point_is_told_apart(tmp_path, monkeypatch):

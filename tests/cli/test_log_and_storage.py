@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from secure_cache.compose.posture import prove
 from secure_cache.compose.stores import open_stores, opened
 from secure_cache.core.keystore import load_keystore
 from secure_cache.settings import load_settings
@@ -20,7 +21,7 @@ async def write_entries(config: Path, count: int) -> None:
     """As a server does, and publish all of it."""
     settings = load_settings(config, {})
     async with opened(open_stores(settings.storage)) as stores:
-        await stores.check()
+        await prove(stores)
         log = LogService(
             tiles=stores.tiles,
             head=stores.head,
@@ -177,11 +178,11 @@ def test_storage_create_makes_the_folders_but_never_a_log(installation, call):
     assert "`secure-cache init`" in done.err
 
 
-def test_a_kind_of_storage_that_is_not_there_yet_is_refused(installation, call):
+def test_azure_without_an_identity_is_refused_before_anything_is_asked(installation, call):
     text = installation.config.read_text()
-    text = text.replace('path = "data"', 'kind = "azure"\ncontainer = "c"')
+    text = text.replace('path = "data"', 'kind = "azure"\ncontainer = "nx-cache"')
     installation.config.write_text(text)
-    for line in (["storage", "check"], ["log", "fsck"]):
+    for line in (["storage", "check"], ["storage", "create"], ["log", "fsck"]):
         done = call(*line, "--config", installation.config)
         assert done.code == 2
-        assert "storage.kind = 'azure'" in done.err
+        assert "storage.credential is missing" in done.err
