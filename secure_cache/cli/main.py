@@ -23,6 +23,7 @@ class _Root(LazyGroup):
         "policy": Lazy("secure_cache.cli.policy", "Lint, test, explain and compare policies."),
         "keys": Lazy("secure_cache.cli.keys", "List, rotate, revoke and show signing keys."),
         "log": Lazy("secure_cache.cli.log", "Check the transparency log."),
+        "witness": Lazy("secure_cache.cli.witness", "Watch logs as a third party."),
         "storage": Lazy("secure_cache.cli.storage", "Check or make the storage."),
     }
 

@@ -39,6 +39,11 @@ def test_the_commands_are_those_of_the_contract():
         "keys rotate",
         "keys revoke",
         "log fsck",
+        "witness init",
+        "witness show",
+        "witness serve",
+        "witness follow",
+        "witness evidence",
         "storage check",
         "storage create",
     }

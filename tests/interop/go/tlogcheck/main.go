@@ -4,13 +4,18 @@
 //	tlogcheck -vkey VKEY [-from CHECKPOINT]... [-sizes 1,255,256] LOCATION
 //	tlogcheck -vkey VKEY -proof FILE.tlog-proof -leaf FILE
 //
+// With -cosigner VKEY, repeated for each witness, the checkpoint must carry the cosignature of each.
+//
 // LOCATION is a folder or a URL that has `checkpoint` and `tile/...` below it. A bearer token for
 // the URL is taken from TLOGCHECK_TOKEN. Exit status 0 says that everything verified.
 package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -108,8 +113,64 @@ func (t *tiles) one(tile tlog.Tile) ([]byte, error) {
 	return data, err
 }
 
-func openCheckpoint(data []byte, verifier note.Verifier) (tlog.Tree, error) {
-	signed, err := note.Open(data, note.VerifierList(verifier))
+// A cosigner implements note.Verifier for C2SP tlog-cosignature of type 0x04.
+type cosigner struct {
+	name string
+	hash uint32
+	key  ed25519.PublicKey
+}
+
+func (c *cosigner) Name() string    { return c.name }
+func (c *cosigner) KeyHash() uint32 { return c.hash }
+func (c *cosigner) Verify(text, signature []byte) bool {
+	if len(signature) != 8+ed25519.SignatureSize {
+		return false
+	}
+	head := fmt.Sprintf("cosignature/v1\ntime %d\n", binary.BigEndian.Uint64(signature))
+	return ed25519.Verify(c.key, append([]byte(head), text...), signature[8:])
+}
+
+type cosigners []note.Verifier
+
+func (c *cosigners) String() string { return fmt.Sprint(len(*c)) }
+func (c *cosigners) Set(vkey string) error {
+	parts := strings.SplitN(vkey, "+", 3)
+	if len(parts) != 3 {
+		return errors.New("not a vkey")
+	}
+	raw, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil || len(raw) != 1+ed25519.PublicKeySize || raw[0] != 0x04 {
+		return errors.New("not the vkey of an Ed25519 witness")
+	}
+	sum := sha256.Sum256(append([]byte(parts[0]+"\n"), raw...))
+	hash := binary.BigEndian.Uint32(sum[:4])
+	if fmt.Sprintf("%08x", hash) != parts[1] {
+		return errors.New("the vkey has another key id")
+	}
+	*c = append(*c, &cosigner{parts[0], hash, raw[1:]})
+	return nil
+}
+
+// Each of these, and the log itself, must have signed.
+func openAll(data []byte, verifiers ...note.Verifier) (*note.Note, error) {
+	signed, err := note.Open(data, note.VerifierList(verifiers...))
+	if err != nil {
+		return nil, err
+	}
+	for _, verifier := range verifiers {
+		found := false
+		for _, signature := range signed.Sigs {
+			found = found || (signature.Name == verifier.Name() && signature.Hash == verifier.KeyHash())
+		}
+		if !found {
+			return nil, fmt.Errorf("not signed by %s", verifier.Name())
+		}
+	}
+	return signed, nil
+}
+
+func openCheckpoint(data []byte, verifier note.Verifier, witnesses ...note.Verifier) (tlog.Tree, error) {
+	signed, err := openAll(data, append([]note.Verifier{verifier}, witnesses...)...)
 	if err != nil {
 		return tlog.Tree{}, err
 	}
@@ -203,13 +264,13 @@ func checkConsistency(tree, old tlog.Tree, hashes tlog.HashReader) error {
 	return tlog.CheckTree(proof, tree.N, tree.Hash, old.N, old.Hash)
 }
 
-func checkLog(location string, verifier note.Verifier, from []string, sizes string) error {
+func checkLog(location string, verifier note.Verifier, witnesses []note.Verifier, from []string, sizes string) error {
 	read := open(location)
 	data, err := read("checkpoint")
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	tree, err := openCheckpoint(data, verifier)
+	tree, err := openCheckpoint(data, verifier, witnesses...)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
@@ -250,11 +311,11 @@ func checkLog(location string, verifier note.Verifier, from []string, sizes stri
 		}
 		checked++
 	}
-	fmt.Printf("ok: %s, %d entries, root %v, %d earlier sizes\n", verifier.Name(), tree.N, tree.Hash, checked)
+	fmt.Printf("ok: %s, %d entries, root %v, %d earlier sizes, %d witnesses\n", verifier.Name(), tree.N, tree.Hash, checked, len(witnesses))
 	return nil
 }
 
-func checkProof(proofFile, leafFile string, verifier note.Verifier) error {
+func checkProof(proofFile, leafFile string, verifier note.Verifier, witnesses []note.Verifier) error {
 	data, err := os.ReadFile(proofFile)
 	if err != nil {
 		return err
@@ -267,7 +328,7 @@ func checkProof(proofFile, leafFile string, verifier note.Verifier) error {
 	if at < 0 {
 		return errors.New("no checkpoint in the proof")
 	}
-	tree, err := openCheckpoint(data[at+2:], verifier)
+	tree, err := openCheckpoint(data[at+2:], verifier, witnesses...)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
@@ -299,7 +360,7 @@ func checkProof(proofFile, leafFile string, verifier note.Verifier) error {
 	if err := tlog.CheckRecord(proof, tree.N, tree.Hash, index, tlog.RecordHash(leaf)); err != nil {
 		return err
 	}
-	fmt.Printf("ok: %s, entry %d of %d\n", verifier.Name(), index, tree.N)
+	fmt.Printf("ok: %s, entry %d of %d, %d witnesses\n", verifier.Name(), index, tree.N, len(witnesses))
 	return nil
 }
 
@@ -310,19 +371,21 @@ func (l *list) Set(value string) error { *l = append(*l, value); return nil }
 
 func main() {
 	var from list
+	var witnesses cosigners
 	vkey := flag.String("vkey", "", "the log's verifier key")
 	sizes := flag.String("sizes", "", "earlier sizes to prove consistent, with commas")
 	proof := flag.String("proof", "", "a .tlog-proof file")
 	leaf := flag.String("leaf", "", "the entry that it proves")
+	flag.Var(&witnesses, "cosigner", "a witness's verifier key; may be repeated")
 	flag.Var(&from, "from", "an earlier checkpoint file; may be repeated")
 	flag.Parse()
 	verifier, err := note.NewVerifier(*vkey)
 	switch {
 	case err != nil:
 	case *proof != "":
-		err = checkProof(*proof, *leaf, verifier)
+		err = checkProof(*proof, *leaf, verifier, witnesses)
 	case flag.NArg() == 1:
-		err = checkLog(flag.Arg(0), verifier, from, *sizes)
+		err = checkLog(flag.Arg(0), verifier, witnesses, from, *sizes)
 	default:
 		err = errors.New("name one location, or -proof and -leaf")
 	}

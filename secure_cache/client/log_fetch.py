@@ -1,0 +1,84 @@
+"""A log's files over HTTP, within bounds, for readers that verify all of it."""
+
+from contextlib import AsyncExitStack
+from typing import Self
+
+import anyio
+import httpx
+
+from secure_cache.client.remote import ServerAddress
+from secure_cache.model.errors import Denied, NotFound, Unavailable
+from secure_cache.tlog.tiles import MAX_BUNDLE_BYTES
+
+_USER_AGENT = "secure-cache"
+_CONNECT_SECONDS = 10.0
+
+
+class LogFetch:
+    """A `tlog.reader.Fetch` for the log below a URL. An asynchronous context manager.
+
+    Args:
+        address: such as `https://cache.example.com/log`.
+        token: a bearer token, where the tiles are not public.
+        deadline_seconds: for each file, whole.
+    """
+
+    def __init__(
+        self, address: ServerAddress, *, token: str | None = None, deadline_seconds: float = 60.0
+    ) -> None:
+        self._url = address.url
+        self._deadline = deadline_seconds
+        self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip, identity"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._stack = AsyncExitStack()
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        # Follows no redirect: a token goes where it was meant to go, or nowhere.
+        self._client = await self._stack.enter_async_context(
+            httpx.AsyncClient(
+                timeout=_CONNECT_SECONDS, follow_redirects=False, headers=self._headers
+            )
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client = None
+        await self._stack.aclose()
+
+    async def __call__(self, path: str) -> bytes:
+        """The bytes under a path.
+
+        Raises:
+            NotFound: there is nothing.
+            Denied: this token may not read it.
+            Unavailable: no answer, another status, too large, too slow.
+        """
+        if self._client is None:
+            raise Unavailable("the log's address is not open")
+        url = f"{self._url}/{path}"
+        try:
+            with anyio.fail_after(self._deadline):
+                return await self._get(self._client, url)
+        except TimeoutError:
+            raise Unavailable(f"{url}: no whole answer within {self._deadline:g} s") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{url}: {error or type(error).__name__}") from None
+
+    async def _get(self, client: httpx.AsyncClient, url: str) -> bytes:
+        async with client.stream("GET", url) as response:
+            match response.status_code:
+                case 200:
+                    data = bytearray()
+                    async for block in response.aiter_bytes():
+                        data += block
+                        if len(data) > MAX_BUNDLE_BYTES:
+                            raise Unavailable(f"{url}: larger than any file of a log")
+                    return bytes(data)
+                case 404 | 410:
+                    raise NotFound(f"{url}: not there")
+                case 401 | 403:
+                    raise Denied(f"{url}: this needs the token of an auditor")
+                case status:
+                    raise Unavailable(f"{url}: answered {status}")
