@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from secure_cache.compose.stores import Stores, open_stores, opened
+from secure_cache.compose.witnessing import contradictions_of, log_reader
 from secure_cache.core.keystore import Keystore, load_keystore
 from secure_cache.core.log_memory import LogMemory
 from secure_cache.core.policy_file import read_policy
@@ -27,7 +28,6 @@ from secure_cache.settings import Settings
 from secure_cache.storage import layout
 from secure_cache.tlog.fsck import Finding, Report, fsck
 from secure_cache.tlog.note import NoteSigner
-from secure_cache.tlog.published import LogReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +159,11 @@ async def _check_once(stores: Stores, signer: NoteSigner) -> Report:
     )
     if report.findings:
         return report
-    log = LogReader(
-        tiles=stores.tiles,
-        head=stores.head,
-        pending=stores.pending,
-        verifiers=verifiers,
-        origin=signer.name,
-    )
+    log = log_reader(stores, signer)
     memory = LogMemory(state=stores.state, log=log, verifier=signer.verifier, origin=signer.name)
     try:
         await memory.check()
+        await contradictions_of(stores, signer, log).check()
     except LogInconsistent as error:
         rolled_back = Finding(layout.CHECKPOINT, str(error), "keep everything as evidence")
         return replace(report, findings=(rolled_back,))

@@ -14,6 +14,7 @@ import anyio
 import structlog
 
 import secure_cache
+from secure_cache.compose.bounds import cache_limits, log_options
 from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
 from secure_cache.compose.sources import Sources
 from secure_cache.compose.stores import Stores, open_stores, opened
@@ -25,6 +26,7 @@ from secure_cache.compose.telling import (
     UnknownClaimTeller,
     own_keys,
 )
+from secure_cache.compose.witnessing import Watching
 from secure_cache.core.access import Access
 from secure_cache.core.catalog import Catalog
 from secure_cache.core.get import Get
@@ -34,10 +36,9 @@ from secure_cache.core.log_memory import LogMemory
 from secure_cache.core.policy_file import PolicyFile, PolicyFiles
 from secure_cache.core.put import Put
 from secure_cache.http.app import create_app
-from secure_cache.http.body import BodyBounds, DrainBounds
 from secure_cache.http.front import Front
-from secure_cache.http.nx import CacheLimits, NxCache
-from secure_cache.http.server import KILL_AFTER_SECONDS, Worker
+from secure_cache.http.nx import NxCache
+from secure_cache.http.server import Worker
 from secure_cache.http.services import ExchangesTokens, Readiness, Services, Session
 from secure_cache.identity.exchange import TokenExchange
 from secure_cache.identity.fetch import KeyFetcher
@@ -50,8 +51,8 @@ from secure_cache.model.errors import SecureCacheError
 from secure_cache.observability.logging import configure_logging
 from secure_cache.observability.metrics import Metrics
 from secure_cache.observability.multiprocess import VARIABLE
-from secure_cache.settings import Limits, Settings, load_settings
-from secure_cache.tlog.log import LogOptions, LogService
+from secure_cache.settings import Settings, load_settings
+from secure_cache.tlog.log import LogService
 
 _log = structlog.get_logger(__name__)
 
@@ -59,14 +60,8 @@ SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
 _REMEMBER_SECONDS = 2.0
 _UNTRUSTWORTHY_STORE = 5
-_POLL_SECONDS = 2.0
-_POLL_SECONDS_OF_MANY = 5.0
-_SPREAD_OF_MANY = 0.5
 _SEE_THE_LOG = "needs a person: the server's log says why"
 """And readiness does not: anybody may ask for it, and the reasons hold paths and lines of files."""
-
-_FLUSH_SECONDS = KILL_AFTER_SECONDS - 2.0
-"""Well before the supervisor kills: what is still pending then, the next process sequences."""
 
 
 def app_from_settings(argument: str, worker: Worker) -> Front:
@@ -88,6 +83,7 @@ class _Parts:
     keys: KeyFolder
     policy: PolicyFile
     log: LogService
+    watching: Watching
     log_memory: LogMemory
     journal: Journal
     issuer_keys: IssuerKeys
@@ -148,13 +144,21 @@ class Server:
             clock=clock,
             telemetry=telemetry,
         )
+        watching = Watching(
+            settings.witnesses,
+            stores=stores,
+            signer=keys.current.log,
+            clock=clock,
+            telemetry=telemetry,
+        )
         log = LogService(
             tiles=stores.tiles,
             head=stores.head,
             pending=stores.pending,
             signer=keys.current.log,
             turn=stores.turn,
-            options=_log_options(settings),
+            witnesses=watching.log,
+            options=log_options(settings),
             tell=LogTeller(telemetry),
             clock=clock,
         )
@@ -194,7 +198,18 @@ class Server:
             on_decided=policy.compare_shadow,
             telemetry=telemetry,
         )
-        return _Parts(stores, keys, policy, log, log_memory, journal, issuer_keys, verifier, access)
+        return _Parts(
+            stores,
+            keys,
+            policy,
+            log,
+            watching,
+            log_memory,
+            journal,
+            issuer_keys,
+            verifier,
+            access,
+        )
 
     def _cache(self) -> NxCache:
         parts, settings, clock = self._parts, self._settings, self._clock
@@ -225,7 +240,7 @@ class Server:
             access=parts.access,
             get=get,
             put=put,
-            limits=_cache_limits(settings.limits),
+            limits=cache_limits(settings.limits),
             telemetry=self._metrics,
             strict=settings.server.strict_status,
             nx_only=settings.limits.nx_only_keys,
@@ -272,6 +287,8 @@ class Server:
             self._posture = await self._prove_stores()
             await parts.log.check()
             await parts.log_memory.check()
+            await parts.watching.check()
+            await stack.enter_async_context(parts.watching.reachable())
             await stack.enter_async_context(self._sources.running())
             await stack.enter_async_context(parts.issuer_keys)
             # After the log has brought in what was pending.
@@ -280,6 +297,7 @@ class Server:
             parts.issuer_keys.warm(parts.policy.current.issuers)
             group = await stack.enter_async_context(anyio.create_task_group())
             poll = self._settings.policy_poll_seconds
+            group.start_soon(parts.watching.run, self._worker.index == 0)
             group.start_soon(self._tell_the_log)
             group.start_soon(self._remember_the_log_for_ever)
             group.start_soon(parts.policy.watch, poll, self._untold.set)
@@ -347,6 +365,7 @@ class Server:
             "policy": parts.policy.trouble,
             "keys": parts.keys.trouble,
             "log": parts.log.fault,
+            "witnesses": parts.watching.trouble,
         }
         checks = {
             name: "ok" if trouble is None else _SEE_THE_LOG for name, trouble in troubles.items()
@@ -359,36 +378,6 @@ class Server:
             degraded=any(trouble is not None for trouble in troubles.values()),
             checks=checks,
         )
-
-
-def _log_options(settings: Settings) -> LogOptions:
-    shared = settings.storage.kind == "azure"
-    return LogOptions(
-        commit_seconds=settings.log.commit_interval_seconds,
-        # Looking for what others left behind costs three requests, and replicas may be many.
-        poll_seconds=_POLL_SECONDS_OF_MANY if shared else _POLL_SECONDS,
-        spread=_SPREAD_OF_MANY if shared else 0.0,
-        max_owed=settings.log.max_pending,
-        flush_seconds=_FLUSH_SECONDS,
-        rewrite_equal=settings.storage.kind == "filesystem",
-    )
-
-
-def _cache_limits(limits: Limits) -> CacheLimits:
-    return CacheLimits(
-        max_open_requests=limits.max_open_requests,
-        max_open_uploads=limits.max_open_uploads,
-        body=BodyBounds(
-            max_bytes=limits.max_artifact_bytes,
-            deadline_seconds=limits.body_deadline_seconds,
-            min_bytes_per_second=limits.min_bytes_per_second,
-            grace_seconds=limits.grace_seconds,
-        ),
-        drain=DrainBounds(max_bytes=limits.drain_bytes, max_seconds=limits.drain_seconds),
-        stranger_drain=DrainBounds(
-            max_bytes=limits.anonymous_drain_bytes, max_seconds=limits.anonymous_drain_seconds
-        ),
-    )
 
 
 def _leave(message: str) -> None:

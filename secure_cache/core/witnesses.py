@@ -104,6 +104,7 @@ class Witnesses:
         }
         self._sound = b""
         self._unwitnessed_since: float | None = None
+        self._told = False
         _check_policy(policy, verifier, options.profile)
 
     @property
@@ -127,7 +128,7 @@ class Witnesses:
         submission = Submission(checkpoint, note, proof_from)
         signatures = await self._gather(submission, self._places)
         witnessed = self._is_witnessed(signatures)
-        self._note_quorum(checkpoint, met=witnessed)
+        self._note_quorum(checkpoint, met=witnessed, tells=True)
         if not witnessed:
             names = ", ".join(sorted(self._names(signatures))) or "none"
             raise NoQuorum(f"{checkpoint.size} entries are cosigned by too few witnesses: {names}")
@@ -165,7 +166,7 @@ class Witnesses:
             )
             note = add_signatures(note, await self._gather(submission, places))
         met = self._is_witnessed(Note.parse(note).unverified_signatures)
-        self._note_quorum(checkpoint, met=met)
+        self._note_quorum(checkpoint, met=met, tells=asks)
         # Whoever published a newer one meanwhile, or other signatures, was first; nothing is
         # lost, they are asked for again.
         return note != publication.note and await swap(
@@ -223,12 +224,19 @@ class Witnesses:
     def _names(self, signatures: Sequence[Signature]) -> set[str]:
         return {name.decode(errors="replace") for name in self._policy.cosignatures(signatures)}
 
-    def _note_quorum(self, checkpoint: Checkpoint, *, met: bool) -> None:
-        if met and self._unwitnessed_since is not None:
+    def _note_quorum(self, checkpoint: Checkpoint, *, met: bool, tells: bool) -> None:
+        """`tells`: this process has just asked. Who only looks may look between the publication
+        and the cosignatures."""
+        if met:
             self._unwitnessed_since = None
-            self._tell("log.witnessed", {"size": checkpoint.size})
-        elif not met and self._unwitnessed_since is None:
+            if self._told:
+                self._tell("log.witnessed", {"size": checkpoint.size})
+            self._told = False
+            return
+        if self._unwitnessed_since is None:
             self._unwitnessed_since = anyio.current_time()
+        if tells and not self._told:
+            self._told = True
             self._tell("log.unwitnessed", {"size": checkpoint.size})
 
     async def _gather(self, submission: Submission, places: Sequence[Place]) -> list[Signature]:

@@ -133,6 +133,13 @@ class Metrics:
             registry=self._into,
         )
         self._jwks = self._counter("jwks_refreshes", "Fetches of keys.", "issuer", "result")
+        self._witnesses = self._counter("witness_answers", "Witnesses asked.", "witness", "result")
+        self._witnessed = self._gauge(
+            "log_witnessed",
+            "0 while too few witnesses have cosigned the newest checkpoint.",
+            "livemin",
+        )
+        self._witnessed.set(1)
         self._storage = self._counter("storage_failed", "Requests that a store failed.", "kind")
         self._tier_reads = self._counter("tier_reads", "Artifacts asked of the tier.", "outcome")
         self._tier_fills = self._counter("tier_fills", "Downloads into the tier.", "result")
@@ -252,6 +259,12 @@ class Metrics:
 
     def jwks_refreshed(self, *, issuer: str, ok: bool) -> None:
         self._jwks.labels(self._label("issuer", issuer), _result(ok=ok)).inc()
+
+    def witness_answered(self, *, witness: str, ok: bool) -> None:
+        self._witnesses.labels(self._label("witness", witness), _result(ok=ok)).inc()
+
+    def log_witnessed(self, *, ok: bool) -> None:
+        self._witnessed.set(1 if ok else 0)
 
     def storage_failed(self, *, kind: str) -> None:
         self._storage.labels(self._label("kind", kind)).inc()

@@ -13,6 +13,7 @@ from secure_cache.settings.schema import (
     Settings,
     Storage,
     Tokens,
+    Witnesses,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Settings",
     "Storage",
     "Tokens",
+    "Witnesses",
     "default_toml",
     "load_settings",
 ]

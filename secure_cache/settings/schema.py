@@ -219,6 +219,27 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 10_000
 
 
+class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    policy: Annotated[
+        Path | None,
+        Meta(description="The witness policy (C2SP tlog-policy); without it nobody is asked."),
+    ] = None
+    profile: Annotated[
+        Literal["fail-open", "fail-closed"],
+        Meta(
+            description="fail-open publishes at once and adds cosignatures when they come;"
+            " fail-closed publishes only what a quorum has cosigned, and holds back the rest."
+        ),
+    ] = "fail-open"
+    timeout_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds for all witnesses together, each time.")
+    ] = 2.0
+    refresh_seconds: Annotated[
+        float,
+        Meta(ge=10, le=86_400, description="Seconds after which a cosignature is renewed."),
+    ] = 600.0
+
+
 class Tokens(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     session_ttl_seconds: Annotated[
         int, Meta(ge=60, le=21_600, description="Life of an exchanged session token, in seconds.")
@@ -262,6 +283,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     server: Server = Server()
     limits: Limits = Limits()
     log: Log = Log()
+    witnesses: Witnesses = Witnesses()
     tokens: Tokens = Tokens()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()

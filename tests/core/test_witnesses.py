@@ -464,7 +464,7 @@ async def test_only_looking_asks_nobody_and_knows_whether_it_is_witnessed(make):
     await grow(log, (5,))
     assert not await witnesses.refresh(asks=False)
     assert place.network.asked == []
-    assert place.events()[-1] == "log.unwitnessed"
+    assert "log.unwitnessed" not in place.events()
     assert witnesses.trouble is None
     witnesses._unwitnessed_since -= 61
     assert "too few" in witnesses.trouble
