@@ -22,7 +22,7 @@ from secure_cache.storage.azure_blob.errors import AzureFault, Kind
 from secure_cache.storage.azure_blob.options import API_VERSION, MIB, AzureOptions
 from secure_cache.storage.azure_blob.retry import Calls, Tell, Timing
 from secure_cache.storage.azure_blob.store import AzureStore
-from secure_cache.storage.azure_blob.transport import PacedTransport
+from secure_cache.storage.azure_blob.transport import PacedTransport, Sockets
 from secure_cache.storage.ports import check_name
 
 _KEEP_ALIVE_SECONDS: Final = 30.0
@@ -169,6 +169,7 @@ class _Session:
         self.loop = loop
         context = _tls(options) if endpoint.url.startswith("https://") else None
         self._credential: AnyCredential = make_credential(options, endpoint)
+        self._sockets = Sockets()
         self._http = aiohttp.ClientSession(
             # The context belongs to the connector: given to the SDK as `connection_verify`, it
             # would be built, and the connection made anew, for each request.
@@ -177,6 +178,7 @@ class _Session:
                 keepalive_timeout=_KEEP_ALIVE_SECONDS,
                 ttl_dns_cache=_DNS_SECONDS,
                 ssl=True if context is None else context,
+                socket_factory=self._sockets.make,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -209,6 +211,7 @@ class _Session:
         """The service client before the session that it sends through, the identity last."""
         await self._service.close()
         await self._http.close()
+        await self._sockets.close()
         close = getattr(self._credential, "close", None)
         if close is not None:
             await close()

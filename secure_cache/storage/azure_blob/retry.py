@@ -19,6 +19,7 @@ from azure.core.exceptions import AzureError
 from secure_cache.model.clock import Clock, system_clock
 from secure_cache.storage.azure_blob.errors import RETRIED, AzureFault, fault_of
 from secure_cache.storage.azure_blob.options import Effort, Patience
+from secure_cache.storage.azure_blob.transport import ended_answers
 
 _T = TypeVar("_T")
 
@@ -90,7 +91,10 @@ class Calls:
             attempt += 1
             left = end - self.timing.monotonic()
             try:
-                with anyio.fail_after(max(0.01, min(left, effort.attempt_seconds))):
+                with (
+                    anyio.fail_after(max(0.01, min(left, effort.attempt_seconds))),
+                    ended_answers(),
+                ):
                     result = await request()
             except (AzureError, AzureFault, aiohttp.ClientError, TimeoutError, ValueError) as error:
                 fault = fault_of(error, self.timing.clock())
