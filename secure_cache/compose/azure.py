@@ -20,14 +20,21 @@ _CHOICES = "managed-identity, workload-identity, service-principal or azure-cli"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What the server does in a store beside reading and creating; see ADR 17."""
+    """What the server does in a store beside reading and creating; see ADR 17.
 
+    Attributes:
+        write: stage blocks, for which the right to create does not suffice.
+        replace: by compare-and-swap.
+        delete: what is of no use any more.
+    """
+
+    write: bool = False
     replace: bool = False
     delete: bool = False
 
 
 NEEDS: Mapping[str, Need] = {
-    "artifacts": Need(),
+    "artifacts": Need(write=True),
     "records": Need(replace=True),
     "tiles": Need(),
     "head": Need(replace=True),

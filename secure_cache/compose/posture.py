@@ -28,7 +28,8 @@ OK = "ok"
 WEAKER = "weaker than asked"
 
 _UNASKED = "a-name-that-nothing-has"
-_PAUSE_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
 _NO_CONTAINER = "ContainerNotFound"
 _MOST_SKEW_SECONDS = 30.0
 _NO_RIGHT = "see the roles in docs/operations.md, section 13"
@@ -170,6 +171,9 @@ def require(name: str, granted: StoreCapabilities) -> None:
         granted.require(store=name, must_replace=need.replace, must_delete=need.delete)
     except StorageForbidden as error:
         raise StorageForbidden(f"{error}: {_NO_RIGHT}") from error
+    # What a policy refuses, the identity would have been allowed.
+    if need.write and not (granted.can_replace or granted.overwrite_refused):
+        raise StorageForbidden(f"{name}: the server may not write blocks, and must: {_NO_RIGHT}")
 
 
 def role_wait_seconds(storage: Storage, environ: Mapping[str, str]) -> float:
@@ -196,7 +200,7 @@ async def prove_patiently(
 
     Raises: as `prove`.
     """
-    waited, told = 0.0, False
+    waited, next_pause, told = 0.0, _FIRST_PAUSE_SECONDS, False
     while True:
         try:
             return await prove(stores)
@@ -206,8 +210,9 @@ async def prove_patiently(
             if not told:
                 tell(str(error))
             told = True
-        await pause(_PAUSE_SECONDS)
-        waited += _PAUSE_SECONDS
+        await pause(next_pause)
+        waited += next_pause
+        next_pause = min(2 * next_pause, _LONGEST_PAUSE_SECONDS)
 
 
 @contextmanager

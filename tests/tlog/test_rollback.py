@@ -15,10 +15,10 @@ from fakes.logs import (
     stores_of,
 )
 
-from secure_cache.model.errors import AlreadyExists, LogInconsistent
+from secure_cache.model.errors import AlreadyExists, LogInconsistent, NotFound
 from secure_cache.storage.memory import MemoryStore
+from secure_cache.tlog.create import create_log, finish_log
 from secure_cache.tlog.fsck import fsck
-from secure_cache.tlog.log import create_log
 
 pytestmark = pytest.mark.anyio
 
@@ -168,3 +168,58 @@ async def test_a_head_that_vanishes_while_the_log_runs_is_a_fault_and_ends_no_se
         while ("log.faulted", "log-inconsistent") not in told:
             await log._pause(0.001)
     assert log.fault is not None
+
+
+async def begun(signer=SIGNER):
+    """A creation that was cut after the head."""
+    store = MemoryStore()
+    await create_log(
+        **stores_of(store), signer=signer, clock=lambda: 0.0, random_bytes=lambda n: b"\7" * n
+    )
+    await store.delete("checkpoint")
+    return store
+
+
+async def test_a_creation_that_was_cut_is_finished_with_the_same_key():
+    store = await begun()
+    with pytest.raises(LogInconsistent):
+        await open_log(store).check()
+    assert (await finish_log(**stores_of(store), signer=SIGNER)).size == 0
+    await open_log(store).check()
+    await grow(open_log(store), (3,))
+
+
+async def test_a_creation_is_not_finished_under_another_name():
+    from secure_cache.tlog.note import Ed25519NoteSigner
+
+    store = await begun()
+    with pytest.raises(LogInconsistent):
+        await finish_log(**stores_of(store), signer=Ed25519NoteSigner("other", bytes(32)))
+    with pytest.raises(NotFound):
+        await store.head("checkpoint")
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["checkpoint", "tile/0/000", "tile/0/000.p/1", "commit/00000000000000000001", "pending/x"],
+)
+async def test_nothing_but_a_lone_head_is_taken_for_a_creation_that_was_cut(left):
+    store = await begun()
+    await store.create(left, b"x")
+    with pytest.raises(AlreadyExists):
+        await finish_log(**stores_of(store), signer=SIGNER)
+
+
+async def test_a_head_with_entries_is_no_beginning():
+    store = MemoryStore()
+    await grown_log(store, (3,))
+    for prefix in ("tile/", "commit/", "checkpoint"):
+        for name in [info.name async for info in store.list(prefix)]:
+            await store.delete(name)
+    with pytest.raises(AlreadyExists):
+        await finish_log(**stores_of(store), signer=SIGNER)
+
+
+async def test_without_even_a_head_there_is_nothing_to_finish():
+    with pytest.raises(NotFound):
+        await finish_log(**stores_of(MemoryStore()), signer=SIGNER)

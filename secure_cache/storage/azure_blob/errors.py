@@ -16,6 +16,7 @@ from typing import Final
 
 import aiohttp
 from azure.core.exceptions import (
+    AzureError,
     ClientAuthenticationError,
     HttpResponseError,
     IncompleteReadError,
@@ -184,7 +185,7 @@ def fault_of(error: BaseException, now: float) -> AzureFault:
         return error
     if isinstance(error, HttpResponseError):
         if error.status_code is not None:
-            return _of_answer(error, now)
+            return _of_identity(error) or _of_answer(error, now)
         # A body that broke off is wrapped in an answer without status.
         inner = error.inner_exception
         return (
@@ -194,16 +195,21 @@ def fault_of(error: BaseException, now: float) -> AzureFault:
         return AzureFault(Kind.TIMEOUT, f"no answer in time ({type(error).__name__})")
     if isinstance(error, _CONNECTION):
         return AzureFault(Kind.UNAVAILABLE, f"no connection or a broken one ({_root(error)})")
-    return _of_refusal(error)
+    return _of_refusal(error, now)
 
 
-def _of_refusal(error: BaseException) -> AzureFault:
-    """What failed before there was any request."""
+def _of_refusal(error: BaseException, now: float) -> AzureFault:
+    """What failed before there was any request, or in reading the answer's error."""
     if isinstance(error, ClientAuthenticationError):
         entra = _ENTRA_CODE.search(str(error))
         why = entra.group() if entra else type(error).__name__
         return AzureFault(Kind.FORBIDDEN, f"no token could be got for the server's identity: {why}")
-    return AzureFault(Kind.MISCONFIGURED, f"the SDK refused to ask ({type(error).__name__})")
+    if isinstance(error, AzureError | ValueError):
+        return AzureFault(Kind.MISCONFIGURED, f"the SDK refused to ask ({type(error).__name__})")
+    if isinstance(error.__context__, HttpResponseError):
+        # The SDK stumbled over its own report of it: an error without a message, for one.
+        return fault_of(error.__context__, now)
+    return AzureFault(Kind.UNAVAILABLE, f"the SDK failed ({type(error).__name__})")
 
 
 def _of_answer(error: HttpResponseError, now: float) -> AzureFault:
