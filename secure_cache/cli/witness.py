@@ -1,6 +1,7 @@
 """`secure-cache witness`."""
 
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import anyio
 import click
 
 from secure_cache.cli.boundary import Exit, complain, note
-from secure_cache.cli.options import DURATION, json_option, print_json
+from secure_cache.cli.options import DURATION, json_option
 from secure_cache.client.remote import ServerAddress
 from secure_cache.compose.witness import following, serve_witness
 from secure_cache.core.witness_follow import Contradicted, Followed, Follower
@@ -135,15 +136,8 @@ class _Show:
             _replace(self._out, found.note)
         root = base64.b64encode(checkpoint.root).decode()
         if self._as_json:
-            print_json(
-                {
-                    "ok": True,
-                    "origin": checkpoint.origin,
-                    "size": checkpoint.size,
-                    "before": found.before,
-                    "root": root,
-                }
-            )
+            facts = {"origin": checkpoint.origin, "size": checkpoint.size, "before": found.before}
+            click.echo(json.dumps({"ok": True, **facts, "root": root}))
             return
         grown = f"extends {found.before}" if found.before else "first look"
         click.echo(f"ok: {checkpoint.origin} has {checkpoint.size} entries ({grown}), root {root}")
@@ -151,7 +145,7 @@ class _Show:
     def contradicted(self, error: Contradicted) -> None:
         if self._as_json:
             facts = {"ok": False, "kind": error.kind, "why": str(error), "evidence": error.evidence}
-            print_json(facts)
+            click.echo(json.dumps(facts))
 
 
 async def _follow(folder: Path, address: ServerAddress, every: int | None, show: _Show) -> int:

@@ -12,7 +12,7 @@ import structlog
 
 from secure_cache.client.log_fetch import LogFetch
 from secure_cache.client.remote import ServerAddress
-from secure_cache.core.witness import Witness
+from secure_cache.core.witness import TellWitness, Witness
 from secure_cache.core.witness_book import WitnessBook
 from secure_cache.core.witness_follow import Follower
 from secure_cache.core.witness_keys import WitnessFolder, load_witness
@@ -45,7 +45,7 @@ class OpenWitness:
         return "".join(f"{cosigner.verifier}\n" for cosigner in self.folder.cosigners)
 
 
-def open_witness(folder: Path) -> OpenWitness:
+def open_witness(folder: Path, *, tell: TellWitness = lambda _event, _facts: None) -> OpenWitness:
     """Raises: Misconfigured."""
     loaded = load_witness(folder)
     book = WitnessBook(loaded.state, on_failure=_leave)
@@ -57,14 +57,14 @@ def open_witness(folder: Path) -> OpenWitness:
         cosigners=loaded.cosigners,
         book=book,
         clock=system_clock,
-        tell=_tell,
+        tell=tell,
     )
     return OpenWitness(loaded, book, witness)
 
 
 def witness_app(argument: str, worker: Worker) -> Any:
     """The factory of a witness's process; `argument` is its folder."""
-    opened = open_witness(Path(argument))
+    opened = open_witness(Path(argument), tell=_tell)
     return WitnessApp(
         opened.witness, opened.book, vkeys=opened.vkeys, draining=lambda: worker.draining
     )
