@@ -201,15 +201,26 @@ def fault_of(error: BaseException, now: float) -> AzureFault:
 def _of_refusal(error: BaseException, now: float) -> AzureFault:
     """What failed before there was any request, or in reading the answer's error."""
     if isinstance(error, ClientAuthenticationError):
-        entra = _ENTRA_CODE.search(str(error))
-        why = entra.group() if entra else type(error).__name__
-        return AzureFault(Kind.FORBIDDEN, f"no token could be got for the server's identity: {why}")
+        return _no_token(error)
     if isinstance(error, AzureError | ValueError):
         return AzureFault(Kind.MISCONFIGURED, f"the SDK refused to ask ({type(error).__name__})")
     if isinstance(error.__context__, HttpResponseError):
         # The SDK stumbled over its own report of it: an error without a message, for one.
         return fault_of(error.__context__, now)
     return AzureFault(Kind.UNAVAILABLE, f"the SDK failed ({type(error).__name__})")
+
+
+def _of_identity(error: HttpResponseError) -> AzureFault | None:
+    """A refusal by the token service, which the SDK raises like one by the storage."""
+    headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
+    ours = "x-ms-version" in headers or "x-ms-error-code" in headers
+    return None if ours or not isinstance(error, ClientAuthenticationError) else _no_token(error)
+
+
+def _no_token(error: ClientAuthenticationError) -> AzureFault:
+    entra = _ENTRA_CODE.search(str(error))
+    why = entra.group() if entra else type(error).__name__
+    return AzureFault(Kind.FORBIDDEN, f"no token could be got for the server's identity: {why}")
 
 
 def _of_answer(error: HttpResponseError, now: float) -> AzureFault:
