@@ -21,6 +21,7 @@ from secure_cache.http.server import AppSource, ServerOptions, Worker
 from secure_cache.http.supervisor import Hooks, run
 from secure_cache.http.witness import WitnessApp
 from secure_cache.model.clock import system_clock
+from secure_cache.model.errors import Misconfigured
 from secure_cache.observability.logging import configure_logging
 from secure_cache.storage.mounts import require_local_filesystem
 from secure_cache.tlog.witness import log_by_origin
@@ -51,7 +52,13 @@ def open_witness(folder: Path, *, tell: TellWitness = lambda _event, _facts: Non
     book = WitnessBook(loaded.state, on_failure=_leave)
     book.check()
     # Of two machines on a network file system both may believe that the lock is theirs.
-    require_local_filesystem(loaded.state)
+    try:
+        require_local_filesystem(loaded.state)
+    except Misconfigured as error:
+        raise Misconfigured(
+            f"{loaded.state} is not on a local disk: there a lock may be held twice, and this"
+            " witness could cosign two histories. Move its folder"
+        ) from error
     witness = Witness(
         logs=loaded.logs,
         cosigners=loaded.cosigners,

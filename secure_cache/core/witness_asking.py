@@ -138,7 +138,10 @@ class Asking:
                     place.old = size
                     return signatures
                 case 409:
-                    claimed = read_size(answer.body)
+                    claimed = _size(answer)
+                    if claimed is None:
+                        # What the protocol said of two roots for one size, before version 1.
+                        return await self._judge(place, "it names a conflict and no size")
                     if claimed == place.old or claimed > size:
                         return await self._judge(place, f"it has cosigned {claimed} entries")
                     place.old = claimed
@@ -193,6 +196,13 @@ class Asking:
         self._tell("witness.answered", {"witness": place.label, "ok": False})
         if place.failures == 1:
             self._tell("witness.failed", {"witness": place.label, "why": why})
+
+
+def _size(answer: Answer) -> int | None:
+    try:
+        return read_size(answer.body)
+    except Malformed:
+        return None
 
 
 def _verified(place: Place, submission: Submission, answer: Answer) -> tuple[Signature, ...]:

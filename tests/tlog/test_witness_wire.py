@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 
 import pytest
 from fakes.logs import ORIGIN, SIGNER, grown_log
@@ -149,6 +150,22 @@ def test_a_size_is_one_number_on_one_line(body):
 def test_an_answer_is_signature_lines_and_nothing_else(body):
     with pytest.raises(Malformed):
         read_cosignatures(NOTE.encode(), body)
+
+
+def test_a_cosignature_of_sunlight_is_made_to_the_byte():
+    # FiloSottile/sunlight, cmd/skylight/testdata: gen.go says how the seed is made
+    cosigner = Ed25519Cosigner(
+        "witness.example.org", hashlib.sha256(b"skylight test witness key").digest()
+    )
+    assert str(cosigner.verifier) == (
+        "witness.example.org+b8a2cf20+BFLN3yikSfFkVAJtrnh/CiY3Zozkoy7clp+P7XB28qUN"
+    )
+    root = base64.b64decode("lCkHUpkmVBEms2r2T1K6Og69+wUuuN3MIEW1/ezu2v0=")
+    signature = cosigner.cosign(Checkpoint("rome2026h1.example.org", 300, root), 1_767_139_200)
+    assert str(signature) == (
+        "— witness.example.org uKLPIAAAAABpVGeAhm2bOvKc3LaB9PFN1ruG19Y5yqslmcAAbhftnn1Zznmo0LXFZ"
+        "q4LGvqKqLX8jWlwLKasxEGTLIqAVusneCBmBw==\n"
+    )
 
 
 def test_the_place_of_a_checkpoint_is_the_hash_of_the_origin():
