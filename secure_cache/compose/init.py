@@ -91,7 +91,7 @@ def initialise(
     """
     names = names_for(url, random_bytes)
     with whole_or_nothing(directory.absolute()) as draft:
-        write_settings(draft, {"storage.path": DATA})
+        write_settings(draft, {"storage.kind": "filesystem", "storage.path": DATA})
         keystore = write_policy_and_keys(draft, names, clock)
         anyio.run(_make_data, draft / DATA, keystore.log, clock, random_bytes)
     return Installation(directory, names.audience, names.origin, str(keystore.log.verifier))

@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+import time
 
 import httpx
 import pytest
 from fakes.azure_identity_endpoint import ManagedIdentity
 from world.azurite import Azurite
 from world.fault_proxy import FaultProxy
-from world.server import cli, command
+from world.server import cli, command, wait_until
 from world.wire_faults import Answer
 
 CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
@@ -219,3 +220,45 @@ def test_a_role_that_arrives_late_costs_no_restart(guarded):
     assert 'secure_cache_storage_requests_total{operation="probe"' in numbers
     assert 'outcome="forbidden",store="records"' in numbers
     assert 'secure_cache_storage_seconds_bucket{le="0.001",operation="probe"}' in numbers
+
+
+@pytest.mark.slow
+def test_when_the_storage_goes_away_builds_go_on_and_it_is_told_once(call, config, azurite):
+    string = azurite.connection_string_at
+    with FaultProxy(azurite.port) as proxy:
+        environ = {**os.environ, CONNECTION_STRING: string(proxy.port)}
+        token = call("token", "issue", "--config", config, "--project", "demo", "--branch", "main")
+        headers = {"Authorization": f"Bearer {token.out.strip()}"}
+        with subprocess.Popen(
+            [command(), "serve", "--config", config, "--port", "0"],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            url = process.stdout.readline().split()[-1]
+            with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as nx:
+                assert nx.put("/v1/cache/1", content=b"before").status_code == 200
+                proxy.refuse()
+                away = [nx.get(f"/v1/cache/{key}") for key in range(2, 12)]
+                lost = nx.put("/v1/cache/2", content=b"lost")
+                ready = nx.get("/readyz")
+                proxy.accept()
+                wait_until(
+                    lambda: nx.get("/v1/cache/99").headers["X-Secure-Cache-Reason"] == "miss",
+                    "the storage to be used again",
+                )
+                # Quiet for so long that it is believed.
+                time.sleep(6)
+                assert nx.get("/v1/cache/1").content == b"before"
+                again = nx.put("/v1/cache/2", content=b"again")
+            process.terminate()
+            _, err = process.communicate(timeout=READY_SECONDS)
+    assert {answer.status_code for answer in away} == {404}
+    reasons = {answer.headers["X-Secure-Cache-Reason"] for answer in (*away, lost)}
+    assert reasons == {"storage-unavailable"}
+    assert (lost.status_code, ready.status_code, again.status_code) == (403, 200, 200)
+    events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    told = [event for event in events if event.get("store") == "records"]
+    assert [event["event"] for event in told] == ["storage.unavailable", "storage.recovered"]
+    assert told[1]["failed"] >= 10

@@ -180,7 +180,8 @@ def test_storage_create_makes_the_folders_but_never_a_log(installation, call):
 
 def test_azure_without_an_identity_is_refused_before_anything_is_asked(installation, call):
     text = installation.config.read_text()
-    text = text.replace('path = "data"', 'kind = "azure"\ncontainer = "nx-cache"')
+    text = text.replace('path = "data"', 'container = "nx-cache"')
+    text = text.replace('kind = "filesystem"', 'kind = "azure"')
     installation.config.write_text(text)
     for line in (["storage", "check"], ["storage", "create"], ["log", "fsck"]):
         done = call(*line, "--config", installation.config)

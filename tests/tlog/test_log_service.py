@@ -179,3 +179,13 @@ async def test_a_busy_log_does_not_take_its_own_commits_for_a_backlog():
         await log.append(b"ours")
         await until(lambda: len(owed) == 20)
     assert owed[5:] == [0] * 15
+
+
+async def test_replicas_that_began_together_do_not_ask_the_store_together():
+    """What is left to chance is around what was asked for, and nothing when nothing is."""
+    for random_bytes, factor in ((lambda n: b"\0" * n, 0.75), (lambda n: b"\xff" * n, 1.25)):
+        options = LogOptions(poll_seconds=4.0, spread=0.5)
+        log = open_log(MemoryStore(), options=options, random_bytes=random_bytes)
+        assert log._spread(4.0) == pytest.approx(4.0 * factor, rel=0.001)
+        steady = open_log(MemoryStore(), options=LogOptions(), random_bytes=random_bytes)
+        assert steady._spread(4.0) == 4.0
