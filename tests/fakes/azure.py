@@ -20,7 +20,7 @@ from secure_cache.storage.azure_blob.options import Effort
 
 QUICK = Patience(
     small_read=Effort(5.0, 1.0, 4),
-    write=Effort(10.0, 3.0, 5),
+    write=Effort(10.0, 2.0, 5),
     piece=Effort(10.0, 2.0, 6),
     page=Effort(5.0, 2.0, 4),
     peek=Effort(2.0, 1.0, 3),
@@ -75,10 +75,16 @@ def azure_options(azurite: Azurite, *, port: int | None = None, **more: Any) -> 
     )
 
 
-def azure_store(azurite: Azurite, *, port: int | None = None, **more: Any) -> AzureStore:
-    """A fresh store, whose closing closes its account."""
+def fresh_prefix() -> str:
+    return f"t{secrets.token_hex(8)}/"
+
+
+def azure_store(
+    azurite: Azurite, *, port: int | None = None, prefix: str | None = None, **more: Any
+) -> AzureStore:
+    """A store, by default a fresh one, whose closing closes its account."""
     return account_of(azurite, port=port, **more).store(
-        shared_container(azurite), f"t{secrets.token_hex(8)}/", name="records"
+        shared_container(azurite), prefix or fresh_prefix(), name="records"
     )
 
 

@@ -204,9 +204,12 @@ def _of_refusal(error: BaseException, now: float) -> AzureFault:
         return _no_token(error)
     if isinstance(error, AzureError | ValueError):
         return AzureFault(Kind.MISCONFIGURED, f"the SDK refused to ask ({type(error).__name__})")
-    if isinstance(error.__context__, HttpResponseError):
+    below = error.__context__
+    while below is not None and not isinstance(below, HttpResponseError):
+        below = below.__context__
+    if below is not None:
         # The SDK stumbled over its own report of it: an error without a message, for one.
-        return fault_of(error.__context__, now)
+        return fault_of(below, now)
     return AzureFault(Kind.UNAVAILABLE, f"the SDK failed ({type(error).__name__})")
 
 
