@@ -59,6 +59,7 @@ _log = structlog.get_logger(__name__)
 SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
 _REMEMBER_SECONDS = 2.0
+_REMEMBER_SECONDS_OF_MANY = 10.0
 _UNTRUSTWORTHY_STORE = 5
 _SEE_THE_LOG = "needs a person: the server's log says why"
 """And readiness does not: anybody may ask for it, and the reasons hold paths and lines of files."""
@@ -346,9 +347,14 @@ class Server:
             else:
                 await self._untold.wait()
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether replicas may be many, and each request to the storage costs money."""
+        return self._settings.storage.kind == "azure"
+
     async def _remember_the_log_for_ever(self) -> None:
         while True:
-            await anyio.sleep(_REMEMBER_SECONDS)
+            await anyio.sleep(_REMEMBER_SECONDS_OF_MANY if self._is_shared else _REMEMBER_SECONDS)
             await self._remember_the_log()
 
     async def _remember_the_log(self) -> None:
