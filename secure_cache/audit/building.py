@@ -11,11 +11,12 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 import anyio
+import msgspec
 
 from secure_cache.audit.quick import read_leaf
 from secure_cache.audit.row import Row
@@ -24,11 +25,16 @@ from secure_cache.audit.segment import groups, postings, slices
 from secure_cache.audit.state import IndexState, read_size, read_state, write_state
 from secure_cache.model.errors import DamagedIndex, LogInconsistent
 from secure_cache.tlog.checkpoint import Checkpoint
+from secure_cache.tlog.merkle import HASH_BYTES
 from secure_cache.tlog.proof import verify_consistency
+
+_Item = TypeVar("_Item")
+_Prepared = TypeVar("_Prepared")
 
 BATCH_ENTRIES = 4096
 BATCH_BYTES = 8 << 20
-"""A batch ends at whichever comes first; with what is made of it, it takes some ten times that."""
+"""A batch ends at whichever comes first."""
+BATCHES_AHEAD = 4
 
 Progress = Callable[[int, int], None]
 """Called with how many entries are indexed, and how many there are."""
@@ -71,41 +77,62 @@ def building_lock(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-async def batches(source: LogSource, start: int, end: int) -> AsyncGenerator[list[bytes]]:
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Some entries as they stand in the log; `first` is the index of the first."""
+
+    first: int
+    leaves: list[bytes]
+
+
+async def batches(source: LogSource, start: int, end: int) -> AsyncGenerator[Leaves]:
     """The entries in batches of bounded size. Raises: LogInconsistent: one is left out."""
-    batch: list[bytes] = []
+    batch = Leaves(start, [])
     size, expected = 0, start
     async for index, leaf in source.entries(start, end):
         if index != expected:
             raise LogInconsistent(f"the log gave entry {index} in place of {expected}")
         expected += 1
-        batch.append(leaf)
+        batch.leaves.append(leaf)
         size += len(leaf)
-        if len(batch) == BATCH_ENTRIES or size >= BATCH_BYTES:
+        if len(batch.leaves) == BATCH_ENTRIES or size >= BATCH_BYTES:
             yield batch
-            batch, size = [], 0
-    if batch:
+            batch, size = Leaves(expected, []), 0
+    if batch.leaves:
         yield batch
     if expected != end:
         raise LogInconsistent(f"the log has {end} entries, and gave {expected} of them")
 
 
 async def work_on(
-    items: AsyncGenerator[list[bytes]], work: Callable[[list[bytes]], Awaitable[None]]
+    items: AsyncGenerator[_Item],
+    prepare: Callable[[_Item], Awaitable[_Prepared]],
+    work: Callable[[_Prepared], Awaitable[None]],
 ) -> None:
-    """Do `work` with one after another, while the next is read. Raises what either raises."""
-    send, receive = anyio.create_memory_object_stream[list[bytes]](0)
+    """Do `work` with one after another, in their order, while the next are read and prepared.
+
+    Raises what one of them raises.
+    """
+    send_item, take_item = anyio.create_memory_object_stream[_Item](0)
+    # Filling a segment takes as long as reading some batches: meanwhile those go on.
+    send, take = anyio.create_memory_object_stream[_Prepared](BATCHES_AHEAD)
 
     async def read() -> None:
-        async with send, aclosing(items):
+        async with send_item, aclosing(items):
             async for item in items:
-                await send.send(item)
+                await send_item.send(item)
+
+    async def make_ready() -> None:
+        async with send, take_item:
+            async for item in take_item:
+                await send.send(await prepare(item))
 
     try:
-        async with anyio.create_task_group() as group, receive:
+        async with anyio.create_task_group() as group, take:
             group.start_soon(read)
-            async for item in receive:
-                await work(item)
+            group.start_soon(make_ready)
+            async for prepared in take:
+                await work(prepared)
     except ExceptionGroup as failed:
         raise _first(failed) from failed
 
@@ -148,6 +175,39 @@ async def require_extension(source: LogSource, indexed: Checkpoint, published: C
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBatch:
+    """What was read from some leaves: packed, so that it can go from one process to another.
+
+    Attributes:
+        hashes: their leaf hashes, one after another.
+        rows: their sealed rows.
+    """
+
+    hashes: bytes
+    rows: bytes
+
+    @classmethod
+    def of(cls, first: int, leaves: Sequence[bytes]) -> Self:
+        """Read leaves; `first` is the index of the first of them."""
+        rows = [read_leaf(index, leaf) for index, leaf in enumerate(leaves, first)]
+        return cls(
+            b"".join(row.leaf for row in rows),
+            msgspec.msgpack.encode([row.sealed() for row in rows]),
+        )
+
+    def unpack(self) -> tuple[list[bytes], list[tuple[object, ...]]]:
+        """The leaf hashes and the sealed rows."""
+        hashes = self.hashes
+        return (
+            [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)],
+            _ROWS.decode(self.rows),
+        )
+
+
+_ROWS = msgspec.msgpack.Decoder(list[tuple[object, ...]])
+
+
 class Builder:
     """Adds proved batches to an index, on the one connection that may write. Methods block.
 
@@ -157,7 +217,7 @@ class Builder:
     def __init__(self, connection: sqlite3.Connection, *, segment: int) -> None:
         self._connection = connection
         self._new_segment = segment
-        self._prepared: tuple[IndexState, list[Row]] | None = None
+        self._prepared: tuple[IndexState, list[tuple[object, ...]]] | None = None
         self._load()
 
     def _load(self) -> None:
@@ -173,13 +233,13 @@ class Builder:
             self._load()
         return self.state.checkpoint
 
-    def prepare(self, origin: str, leaves: Sequence[bytes]) -> Checkpoint:
-        """Read the next entries; gives what the tree is after them. Nothing is written."""
+    def prepare(self, origin: str, batch: ReadBatch) -> Checkpoint:
+        """Take the next entries; gives what the tree is after them. Nothing is written."""
         before = self.state
         if not before.size:
             before = replace(before, origin=origin, segment=self._new_segment)
-        after = before.grown(leaves)
-        rows = [read_leaf(before.size + place, leaf) for place, leaf in enumerate(leaves)]
+        hashes, rows = batch.unpack()
+        after = before.grown(hashes)
         self._prepared = after, rows
         return after.checkpoint
 
@@ -189,10 +249,10 @@ class Builder:
         if self._prepared is None:
             raise DamagedIndex("nothing was prepared")
         (after, rows), self._prepared = self._prepared, None
-        tail = self._tail + rows
+        tail = self._tail + [Row._make(row[:-1]) for row in rows]
         with transaction(self._connection):
             write_state(self._connection, self.state, after)
-            self._connection.executemany(INSERT_ENTRY, (row.sealed() for row in rows))
+            self._connection.executemany(INSERT_ENTRY, rows)
             for segment in range(self.state.segments, after.segments):
                 _write_segment(self._connection, segment, tail[: after.segment])
                 tail = tail[after.segment :]

@@ -125,18 +125,18 @@ async def check_against(
     """
     await require_extension(log, indexed, await log.published())
     found: list[IndexFinding] = []
-    first = 0
     async with aclosing(batches(log, 0, indexed.size)) as parts:
-        async for leaves in parts:
-            rows = await rows_of(first, first + len(leaves))
-            for number, (row, leaf) in enumerate(zip(rows, leaves, strict=True), first):
+        async for part in parts:
+            end = part.first + len(part.leaves)
+            rows = await rows_of(part.first, end)
+            pairs = zip(rows, part.leaves, strict=True)
+            for number, (row, leaf) in enumerate(pairs, part.first):
                 if row != read_leaf(number, leaf):
                     found.append(
                         IndexFinding(f"entry {number}", "its row is not what its leaf says")
                     )
-            first += len(leaves)
             if progress is not None:
-                progress(first, indexed.size)
+                progress(end, indexed.size)
             if len(found) >= MAX_FINDINGS:
                 break
     return found[:MAX_FINDINGS]

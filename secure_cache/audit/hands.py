@@ -1,14 +1,15 @@
-"""Where the work of building is done: in a thread, or in a process of its own.
+"""Where the work of building is done: in threads, or in two processes of their own.
 
-Reading a leaf and writing its row costs some forty microseconds of Python. A server lets a process
-with the lowest priority do that, so that following the log takes nothing from a request: neither
-the interpreter's lock nor, while there are requests, a core.
+Reading a leaf costs some twenty microseconds of Python, and writing its row as much again. A server
+lets two processes of the lowest priority do that, so that following the log takes nothing from
+a request: neither the interpreter's lock nor, while there are requests, a core. And whoever builds
+a large index uses two cores.
 """
 
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -19,7 +20,7 @@ import anyio.to_thread
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from secure_cache.audit.building import Builder
+from secure_cache.audit.building import Builder, ReadBatch
 from secure_cache.audit.schema import connect, faults_of
 from secure_cache.model.errors import (
     DamagedIndex,
@@ -32,12 +33,12 @@ from secure_cache.tlog.checkpoint import Checkpoint
 _Result = TypeVar("_Result")
 
 _LOWEST_PRIORITY = 19
-_MAX_REPLY_BYTES = 64 * 1024
+_MAX_REPLY_BYTES = 256 << 20
 LENGTH_BYTES = 8
 
 
 class Hands(Protocol):
-    """A `Builder`, somewhere.
+    """A `Builder`, somewhere, and somebody who reads leaves for it.
 
     Raises (from all): DamagedIndex, StorageUnavailable, Misconfigured.
     """
@@ -46,7 +47,11 @@ class Hands(Protocol):
         """What is indexed, as a tree. Forgets what was prepared."""
         ...
 
-    async def prepare(self, origin: str, leaves: Sequence[bytes]) -> Checkpoint:
+    async def read(self, first: int, leaves: Sequence[bytes]) -> ReadBatch:
+        """May be called while the others are at work."""
+        ...
+
+    async def prepare(self, origin: str, batch: ReadBatch) -> Checkpoint:
         """What the tree is after these entries."""
         ...
 
@@ -56,20 +61,25 @@ class Hands(Protocol):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is told to do."""
+    """What a process is told to do; only what the order needs is set."""
 
     do: str
     origin: str = ""
+    first: int = 0
     leaves: Sequence[bytes] = ()
+    hashes: bytes = b""
+    rows: bytes = b""
     note: bytes = b""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What it answers: what is indexed or prepared, or an error's code and text."""
+    """What it answers: a tree, a batch, or an error's code and text."""
 
     origin: str = ""
     size: int = 0
     root: bytes = b""
+    hashes: bytes = b""
+    rows: bytes = b""
     error: str = ""
     text: str = ""
 
@@ -95,8 +105,11 @@ class _InThread:
             self._builder = await self._run(self._make)
         return await self._run(self._builder.begin)
 
-    async def prepare(self, origin: str, leaves: Sequence[bytes]) -> Checkpoint:
-        return await self._run(partial(self._begun.prepare, origin, leaves))
+    async def read(self, first: int, leaves: Sequence[bytes]) -> ReadBatch:
+        return await self._run(partial(ReadBatch.of, first, leaves))
+
+    async def prepare(self, origin: str, batch: ReadBatch) -> Checkpoint:
+        return await self._run(partial(self._begun.prepare, origin, batch))
 
     async def commit(self) -> None:
         await self._run(self._begun.commit)
@@ -123,17 +136,17 @@ class _InThread:
 async def in_process(
     path: Path, *, segment: int, niceness: int = _LOWEST_PRIORITY
 ) -> AsyncIterator[Hands]:
-    """For building a large index, and beside a server. The process ends with the context, and by
-    itself when this process dies."""
+    """For building a large index, and beside a server. The processes end with the context, and by
+    themselves when this process dies."""
+    arguments = [str(path), str(segment), str(niceness)]
+    async with _helper(arguments) as reader, _helper(arguments) as writer:
+        yield _InProcess(reader, writer)
+
+
+@asynccontextmanager
+async def _helper(arguments: list[str]) -> AsyncIterator["Helper"]:
     process = await anyio.open_process(
-        [
-            sys.executable,
-            "-m",
-            "secure_cache.audit.worker",
-            str(path),
-            str(segment),
-            str(niceness),
-        ],
+        [sys.executable, "-m", "secure_cache.audit.worker", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None,
@@ -141,34 +154,27 @@ async def in_process(
         start_new_session=True,
     )
     try:
-        yield _InProcess(process)
+        yield Helper(process)
     finally:
-        process.kill()
+        # It may have ended by itself.
+        with suppress(ProcessLookupError):
+            process.kill()
         with anyio.CancelScope(shield=True):
             await process.aclose()
 
 
-class _InProcess:
+class Helper:
+    """The other end of `audit.worker`."""
+
     def __init__(self, process: anyio.abc.Process) -> None:
-        self._process = process
+        self.process = process
         if process.stdin is None or process.stdout is None:
             raise StorageUnavailable("no way to the process that builds the index")
         self._send = process.stdin
         self._replies = BufferedByteReceiveStream(process.stdout)
 
-    async def begin(self) -> Checkpoint:
-        return await self._ask(Order(do="begin"))
-
-    async def prepare(self, origin: str, leaves: Sequence[bytes]) -> Checkpoint:
-        return await self._ask(Order(do="prepare", origin=origin, leaves=leaves))
-
-    async def commit(self) -> None:
-        await self._ask(Order(do="commit"))
-
-    async def keep_note(self, note: bytes) -> None:
-        await self._ask(Order(do="note", note=note))
-
-    async def _ask(self, order: Order) -> Checkpoint:
+    async def ask(self, order: Order) -> Reply:
+        """Raises: DamagedIndex, StorageUnavailable, Misconfigured."""
         data = msgspec.msgpack.encode(order)
         try:
             await self._send.send(len(data).to_bytes(LENGTH_BYTES, "big"))
@@ -182,6 +188,34 @@ class _InProcess:
         reply = msgspec.msgpack.decode(answer, type=Reply)
         if reply.error:
             raise _ERRORS.get(reply.error, StorageUnavailable)(reply.text)
+        return reply
+
+
+class _InProcess:
+    def __init__(self, reader: Helper, writer: Helper) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def begin(self) -> Checkpoint:
+        return await self._ask(Order(do="begin"))
+
+    async def read(self, first: int, leaves: Sequence[bytes]) -> ReadBatch:
+        reply = await self.reader.ask(Order(do="read", first=first, leaves=leaves))
+        return ReadBatch(reply.hashes, reply.rows)
+
+    async def prepare(self, origin: str, batch: ReadBatch) -> Checkpoint:
+        return await self._ask(
+            Order(do="prepare", origin=origin, hashes=batch.hashes, rows=batch.rows)
+        )
+
+    async def commit(self) -> None:
+        await self._ask(Order(do="commit"))
+
+    async def keep_note(self, note: bytes) -> None:
+        await self._ask(Order(do="note", note=note))
+
+    async def _ask(self, order: Order) -> Checkpoint:
+        reply = await self.writer.ask(order)
         return Checkpoint(reply.origin, reply.size, reply.root)
 
 

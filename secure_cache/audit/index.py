@@ -18,8 +18,10 @@ import anyio
 import anyio.to_thread
 
 from secure_cache.audit.building import (
+    Leaves,
     LogSource,
     Progress,
+    ReadBatch,
     batches,
     building_lock,
     require_extension,
@@ -259,16 +261,19 @@ class Building:
         await require_extension(source, indexed, published)
         size = indexed.size
 
-        async def add(leaves: list[bytes]) -> None:
+        async def read(part: Leaves) -> ReadBatch:
+            return await hands.read(part.first, part.leaves)
+
+        async def add(batch: ReadBatch) -> None:
             nonlocal size
-            after = await hands.prepare(published.origin, leaves)
+            after = await hands.prepare(published.origin, batch)
             await require_extension(source, after, published)
             await hands.commit()
             size = after.size
             if progress is not None:
                 progress(size, published.size)
 
-        await work_on(batches(source, size, published.size), add)
+        await work_on(batches(source, size, published.size), read, add)
         await hands.keep_note(await source.checkpoint_note())
         return CaughtUp(size, published.size, ours=True)
 

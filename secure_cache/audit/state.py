@@ -9,7 +9,7 @@ from secure_cache.audit.bits import MAX_ROWS
 from secure_cache.model.errors import DamagedIndex, LogInconsistent, Malformed, StorageUnavailable
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.edge import Edge, edge_widths
-from secure_cache.tlog.merkle import HASH_BYTES, leaf_hash
+from secure_cache.tlog.merkle import HASH_BYTES
 
 SEGMENT_ROWS = 16_384
 
@@ -45,9 +45,9 @@ class IndexState:
         """How many segments are full."""
         return self.size // self.segment
 
-    def grown(self, leaves: Sequence[bytes]) -> Self:
-        """After these entries."""
-        edge, _ = self.edge.extend([leaf_hash(leaf) for leaf in leaves])
+    def grown(self, hashes: Sequence[bytes]) -> Self:
+        """After entries with these leaf hashes."""
+        edge, _ = self.edge.extend(hashes)
         return replace(self, edge=edge)
 
 

@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 import msgspec
 
-from secure_cache.audit.building import Builder
+from secure_cache.audit.building import Builder, ReadBatch
 from secure_cache.audit.hands import LENGTH_BYTES, Order, Reply
 from secure_cache.audit.schema import connect, faults_of
-from secure_cache.model.errors import DamagedIndex, SecureCacheError
+from secure_cache.model.errors import SecureCacheError
 from secure_cache.tlog.checkpoint import Checkpoint
 
 
 class Worker:
-    """Obeys orders."""
+    """Obeys orders. Reads leaves, or builds; the one who gives orders has a process for each."""
 
     def __init__(self, path: Path, *, segment: int) -> None:
         self._path = path
@@ -28,23 +28,24 @@ class Worker:
     def obey(self, order: Order) -> Reply:
         try:
             with faults_of(self._path):
-                it = self._do(order)
+                if order.do == "read":
+                    batch = ReadBatch.of(order.first, order.leaves)
+                    return Reply(hashes=batch.hashes, rows=batch.rows)
+                it = self._build(order)
         except SecureCacheError as error:
             return Reply(error=error.code, text=str(error))
         return Reply(origin=it.origin, size=it.size, root=it.root)
 
-    def _do(self, order: Order) -> Checkpoint:
-        if order.do == "begin" and self._builder is None:
+    def _build(self, order: Order) -> Checkpoint:
+        if self._builder is None:
             connection = connect(self._path, writing=True)
             self._builder = Builder(connection, segment=self._segment)
         builder = self._builder
-        if builder is None:
-            raise DamagedIndex("building was not begun")
         match order.do:
             case "begin":
                 return builder.begin()
             case "prepare":
-                return builder.prepare(order.origin, order.leaves)
+                return builder.prepare(order.origin, ReadBatch(order.hashes, order.rows))
             case "commit":
                 builder.commit()
             case "note":

@@ -243,7 +243,7 @@ async def test_a_builder_that_was_overtaken_stops(tmp_path):
         await building.catch_up(ListedLog(LEAVES[:20]))
         hands = building._hands
         before = await hands.begin()
-        await hands.prepare(before.origin, LEAVES[20:30])
+        await hands.prepare(before.origin, await hands.read(20, LEAVES[20:30]))
         real = sqlite3.connect(index.path)
         real.execute("UPDATE state SET size = 21")
         real.commit()
@@ -256,11 +256,12 @@ async def test_a_builder_that_was_overtaken_stops(tmp_path):
     assert all_rows(index) == rows_of(LEAVES)
 
 
-async def test_a_helping_process_that_dies_is_told_and_replaced(tmp_path):
+@pytest.mark.parametrize("which", ["reader", "writer"])
+async def test_a_helping_process_that_dies_is_told_and_replaced(tmp_path, which):
     index = opened(tmp_path)
     async with index.building(apart=True) as building:
         await building.catch_up(ListedLog(LEAVES[:20]))
-        building._hands._process.kill()
+        getattr(building._hands, which).process.kill()
         with pytest.raises(StorageUnavailable, match="has ended"):
             await building.catch_up(ListedLog(LEAVES))
     await index.catch_up(ListedLog(LEAVES), apart=True)
