@@ -63,16 +63,18 @@ def azure_options(azurite: Azurite, *, port: int | None = None, **more: Any) -> 
     one for OAuth, else with its key."""
     port = azurite.port if port is None else port
     if azurite.oauth:
-        return AzureOptions(
-            credential="managed-identity",
-            endpoint=azurite.endpoint_at(port),
-            ca_file=azurite.ca_file,
-            **{"token_credential": StaticToken(), **more},
-        )
-    return AzureOptions(
-        credential="connection-string",
-        **{"connection_string": azurite.connection_string_at(port), **more},
-    )
+        chosen: dict[str, Any] = {
+            "credential": "managed-identity",
+            "endpoint": azurite.endpoint_at(port),
+            "ca_file": azurite.ca_file,
+            "token_credential": StaticToken(),
+        }
+    else:
+        chosen = {
+            "credential": "connection-string",
+            "connection_string": azurite.connection_string_at(port),
+        }
+    return AzureOptions(**{**chosen, **more})
 
 
 def fresh_prefix() -> str:

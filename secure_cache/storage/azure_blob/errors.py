@@ -186,11 +186,7 @@ def fault_of(error: BaseException, now: float) -> AzureFault:
     if isinstance(error, HttpResponseError):
         if error.status_code is not None:
             return _of_identity(error) or _of_answer(error, now)
-        # A body that broke off is wrapped in an answer without status.
-        inner = error.inner_exception
-        return (
-            AzureFault(Kind.UNAVAILABLE, "broken answer") if inner is None else fault_of(inner, now)
-        )
+        return _of_no_answer(error, now)
     if isinstance(error, _TIMEOUTS):
         return AzureFault(Kind.TIMEOUT, f"no answer in time ({type(error).__name__})")
     if isinstance(error, _CONNECTION):
@@ -198,10 +194,17 @@ def fault_of(error: BaseException, now: float) -> AzureFault:
     return _of_refusal(error, now)
 
 
-def _of_refusal(error: BaseException, now: float) -> AzureFault:
-    """What failed before there was any request, or in reading the answer's error."""
+def _of_no_answer(error: HttpResponseError, now: float) -> AzureFault:
+    """What the SDK raises as an answer that it never got."""
     if isinstance(error, ClientAuthenticationError):
         return _no_token(error)
+    # A body that broke off.
+    inner = error.inner_exception
+    return AzureFault(Kind.UNAVAILABLE, "broken answer") if inner is None else fault_of(inner, now)
+
+
+def _of_refusal(error: BaseException, now: float) -> AzureFault:
+    """What failed before there was any request, or in reading the answer's error."""
     if isinstance(error, AzureError | ValueError):
         return AzureFault(Kind.MISCONFIGURED, f"the SDK refused to ask ({type(error).__name__})")
     below = error.__context__

@@ -72,8 +72,16 @@ class Prober:
         return await self._try(lambda: blob.delete_blob(delete_snapshots="include"), Kind.MISSING)
 
     async def _exists(self, name: str) -> bool:
+        """Raises: StorageForbidden (not even this may be asked: a wrong key, for one)."""
         blob = self._container.blob_of_ours(name)
-        return await self._try(blob.get_blob_properties, Kind.MISSING) == OK
+        calls = self._container.calls
+        try:
+            await calls.run("probe", calls.patience.small_read, blob.get_blob_properties)
+        except AzureFault as fault:
+            if fault.kind is Kind.MISSING:
+                return False
+            raise fault.public("probe", self._container.name) from fault
+        return True
 
     async def _try(self, request: Callable[[], Awaitable[Any]], *expected: Kind) -> str:
         """What became of it: OK or the kind of refusal. Anything else is raised."""
