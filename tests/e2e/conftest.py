@@ -1,19 +1,44 @@
-"""Servers for the tests that look at the product from outside."""
+"""Servers for the tests that look at the product from outside.
+
+A test that takes a server and is marked `every_storage` runs over a folder, over Azurite by the
+account's key, and over Azurite with TLS by a token.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from world.server import Server
+from world.storage import InAFolder, OnAzurite, Storage, by_token
+
+EVERYWHERE = ("folder", "azurite", "azurite-token")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "storage" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("every_storage")
+        kinds = EVERYWHERE if marked is not None else EVERYWHERE[:1]
+        metafunc.parametrize("storage", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
+    if request.param == "folder":
+        yield InAFolder()
+    elif request.param == "azurite":
+        yield OnAzurite(request.getfixturevalue("azurite"))
+    else:
+        with by_token(request.getfixturevalue("azurite_oauth")) as found:
+            yield found
 
 
 @pytest.fixture
-def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def make_server(storage: Storage, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Makes installations that do not run yet; all are removed at the end."""
     made: list[Server] = []
 
     def make(**settings: object) -> Server:
-        server = Server(tmp_path / f"server{len(made)}", **settings)
+        server = Server(tmp_path / f"server{len(made)}", storage=storage, **settings)
         made.append(server)
         return server
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from world.server import NotReadyError, wait_until
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.every_storage, pytest.mark.timeout(280)]
 
 CLIENTS = 6
 ROUNDS = 5

@@ -8,6 +8,8 @@ import pytest
 from fakes.issuer import Issuer
 from world.server import wait_until
 
+pytestmark = pytest.mark.every_storage
+
 POLICY = """
 issuers:
   ci:

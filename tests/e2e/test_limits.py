@@ -8,6 +8,8 @@ import pytest
 from world.server import Server
 from world.wire import connect, request
 
+pytestmark = pytest.mark.every_storage
+
 _keys = itertools.count(3 * 10**18)
 
 SMALL = 64 * 1024
@@ -23,8 +25,10 @@ TIGHT = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    made = Server(tmp_path_factory.mktemp("limits") / "server", environment=TIGHT).start()
+def server(storage, tmp_path_factory):
+    made = Server(
+        tmp_path_factory.mktemp("limits") / "server", storage=storage, environment=TIGHT
+    ).start()
     yield made
     made.remove()
 

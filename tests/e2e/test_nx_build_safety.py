@@ -29,6 +29,7 @@ def resume(run: Started, workspace: Workspace) -> Run:
     return run.wait()
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_second_machine_gets_every_output_from_the_cache(server, tmp_path, version):
     token = server.token(branch="main")
@@ -41,6 +42,7 @@ def test_a_second_machine_gets_every_output_from_the_cache(server, tmp_path, ver
     assert {second.read(project) for project in ALL} == {"first"}
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("version", VERSIONS)
 def test_two_machines_that_store_the_same_task_both_succeed(server, tmp_path, version):
     """The slower one is answered 409."""
@@ -135,6 +137,7 @@ def test_a_token_that_expires_during_the_run_costs_only_the_cache(server, tmp_pa
     assert answers.count(403) >= len(VERSIONS), answers
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("how", ["restart", "crash"])
 def test_a_server_that_restarts_during_the_run_costs_nothing(server, tmp_path, version, how):
@@ -160,6 +163,7 @@ def test_a_server_that_restarts_during_the_run_costs_nothing(server, tmp_path, v
     assert second.read("p0") == "one"
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("workers", [1, 2])
 def test_three_hundred_tasks_at_once_are_answered(make_server, tmp_path, workers):
     """Nx 24 looks all of them up in the same moment, over as many connections."""
@@ -177,6 +181,7 @@ def test_three_hundred_tasks_at_once_are_answered(make_server, tmp_path, workers
     wait_until(lambda: server.checkpoint()[0] >= 300, "all 300 entries in the published log")
 
 
+@pytest.mark.every_storage
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_output_of_100_mib_comes_back_whole(server, tmp_path, version):
     token = server.token(branch="main")
@@ -191,6 +196,7 @@ def test_an_output_of_100_mib_comes_back_whole(server, tmp_path, version):
     assert one == two
 
 
+@pytest.mark.every_storage
 def test_many_machines_at_once_never_fail(make_server, tmp_path):
     """Main and pull requests, all versions, over the same tasks, on two workers."""
     server = make_server(workers=2).start()

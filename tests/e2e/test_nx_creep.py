@@ -7,7 +7,7 @@ them really builds, and is in no input.
 import pytest
 from world.nx import VERSIONS, Workspace, tiny
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.every_storage, pytest.mark.interop, pytest.mark.timeout(300)]
 
 PROJECTS = tiny(3)
 ALL = set(PROJECTS)

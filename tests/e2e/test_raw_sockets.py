@@ -8,12 +8,14 @@ import pytest
 from world.server import Server
 from world.wire import connect, request
 
+pytestmark = pytest.mark.every_storage
+
 _keys = itertools.count(2 * 10**18)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    made = Server(tmp_path_factory.mktemp("raw") / "server").start()
+def server(storage, tmp_path_factory):
+    made = Server(tmp_path_factory.mktemp("raw") / "server", storage=storage).start()
     yield made
     made.remove()
 

@@ -10,13 +10,15 @@ import pytest
 from world.server import Server
 from world.wire import connect, request
 
+pytestmark = pytest.mark.every_storage
+
 REASON = "X-Secure-Cache-Reason"
 _keys = itertools.count(10**18)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    made = Server(tmp_path_factory.mktemp("statuses") / "server").start()
+def server(storage, tmp_path_factory):
+    made = Server(tmp_path_factory.mktemp("statuses") / "server", storage=storage).start()
     yield made
     made.remove()
 

@@ -61,6 +61,7 @@ def test_go_verifies_a_running_servers_log_over_http_and_on_disk(
     assert server.fsck().returncode == 0
 
 
+@pytest.mark.every_storage
 def test_a_policy_that_makes_the_log_public_lets_anybody_verify_it(server, check):
     fill(server, "1")
     published(server, ENTRIES)

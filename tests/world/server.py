@@ -13,8 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
+
+if TYPE_CHECKING:
+    from world.storage import Storage
 
 READY_SECONDS = 30
 
@@ -26,8 +30,10 @@ def command() -> str:
     return str(path)
 
 
-def cli(*arguments: object, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-    """Run one command to its end."""
+def cli(
+    *arguments: object, timeout: float = 60, environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run one command to its end, with `environment` on top of our own."""
     return subprocess.run(
         [command(), *(str(argument) for argument in arguments)],
         check=False,
@@ -35,6 +41,7 @@ def cli(*arguments: object, timeout: float = 60) -> "subprocess.CompletedProcess
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
+        env=os.environ | (environment or {}),
     )
 
 
@@ -79,17 +86,22 @@ class Server:
         workers: int = 1,
         options: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        storage: "Storage | None" = None,
     ):
+        place = storage.place() if storage is not None else None
         self.directory = directory
         self.config = directory / "secure-cache.toml"
         self.policy = directory / "policy.yaml"
         self.data = directory / "data"
         self.workers = workers
         self.options = options
-        self.environment = environment or {}
+        # What reaches the store is in the environment of every command, not of the server alone.
+        self._place = {} if place is None else place.environment
+        self.environment = (environment or {}) | self._place
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        done = cli("init", directory)
+        init = () if place is None else place.options
+        done = cli("init", directory, *init, environment=self._place)
         assert done.returncode == 0, done.stderr
 
     @property
@@ -227,7 +239,8 @@ class Server:
         else:
             who = ["--branch", branch or "main"]
         done = cli(
-            "token", "issue", "--config", self.config, "--project", project, *who, "--ttl", ttl
+            *("token", "issue", "--config", self.config, "--project", project, *who, "--ttl", ttl),
+            environment=self._place,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1, "the token stands alone on stdout"
@@ -259,7 +272,7 @@ class Server:
         wait_until(lambda: time.time() >= until + 1, "the next second")
 
     def fsck(self) -> "subprocess.CompletedProcess[str]":
-        return cli("log", "fsck", "--config", self.config, timeout=120)
+        return cli("log", "fsck", "--config", self.config, timeout=120, environment=self._place)
 
     # what a client does
 
