@@ -222,9 +222,8 @@ class Builder:
 
     def _load(self) -> None:
         self.state = read_state(self._connection)
-        # The rows after the last full segment: the next segment begins with them.
-        first = self.state.segments * self.state.segment
-        self._tail = rows_between(self._connection, first, self.state.size)
+        # The rows after the last full segment, with which the next begins; None: still to be read.
+        self._tail: list[Row] | None = None
 
     def begin(self) -> Checkpoint:
         """What is indexed, as a tree. Forgets what was prepared."""
@@ -249,14 +248,24 @@ class Builder:
         if self._prepared is None:
             raise DamagedIndex("nothing was prepared")
         (after, rows), self._prepared = self._prepared, None
-        tail = self._tail + [Row._make(row[:-1]) for row in rows]
+        tail = self._tail_with(rows, fills=self.state.segments < after.segments)
         with transaction(self._connection):
             write_state(self._connection, self.state, after)
             self._connection.executemany(INSERT_ENTRY, rows)
             for segment in range(self.state.segments, after.segments):
                 _write_segment(self._connection, segment, tail[: after.segment])
                 tail = tail[after.segment :]
-        self.state, self._tail = after, tail
+        self.state = after
+        # Who follows a log batch by batch need not hold a segment in memory for hours.
+        self._tail = tail if len(rows) >= BATCH_ENTRIES // 2 else None
+
+    def _tail_with(self, rows: list[tuple[object, ...]], *, fills: bool) -> list[Row]:
+        if self._tail is None:
+            if not fills and len(rows) < BATCH_ENTRIES // 2:
+                return []
+            first = self.state.segments * self.state.segment
+            self._tail = rows_between(self._connection, first, self.state.size)
+        return self._tail + [Row._make(row[:-1]) for row in rows]
 
     def keep_note(self, note: bytes) -> None:
         """Keep the newest signed checkpoint, as evidence."""

@@ -33,7 +33,7 @@ from secure_cache.audit.filters import Filter
 from secure_cache.audit.hands import Hands, in_process, in_thread
 from secure_cache.audit.queries import MAX_PAGE, Counts, Page, PageRequest, Query
 from secure_cache.audit.row import Row
-from secure_cache.audit.schema import connect, faults_of
+from secure_cache.audit.schema import connect, faults_of, rebuild_hint
 from secure_cache.audit.segment import GROUPS
 from secure_cache.audit.state import SEGMENT_ROWS, IndexState, read_state
 from secure_cache.model.errors import NotFound, Overloaded, WrongFilter
@@ -95,6 +95,11 @@ class AuditIndex:
     @property
     def path(self) -> Path:
         return self._path
+
+    @property
+    def rebuild_hint(self) -> str:
+        """What to do when it is damaged, in words."""
+        return rebuild_hint(self._path)
 
     def close(self) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ import anyio
 import structlog
 
 import secure_cache
+from secure_cache.compose.auditing import Auditing, AuditParts, StandingRecords
 from secure_cache.compose.bounds import cache_limits, log_options
 from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
 from secure_cache.compose.sources import Sources
@@ -107,6 +108,7 @@ class Server:
             telemetry=self._metrics,
             clock=clock,
         )
+        self._auditing = Auditing(settings, self._audit_parts())
         self._untold = Signal()
         self._posture = Posture({})
 
@@ -118,6 +120,7 @@ class Server:
                 access=parts.access,
                 exchange=self._exchange(),
                 log=parts.log,
+                audit=self._auditing,
                 vkeys=self._vkeys,
                 readiness=self._readiness,
                 metrics=self._metrics.render,
@@ -247,6 +250,27 @@ class Server:
             nx_only=settings.limits.nx_only_keys,
         )
 
+    def _audit_parts(self) -> AuditParts:
+        parts = self._parts
+        # Few records, and no artifacts, are remembered: auditors must not push out what builds use.
+        catalog = Catalog(
+            records=parts.stores.records,
+            state=parts.stores.state,
+            ring=parts.keys.ring,
+            reload_ring=parts.keys.reload,
+            clock=self._clock,
+            telemetry=self._metrics,
+            remembered=0,
+            artifact_bytes=0,
+        )
+        return AuditParts(
+            log=parts.log,
+            records=StandingRecords(catalog, parts.stores.artifacts),
+            policy=parts.policy.get,
+            ring=parts.keys.ring,
+            clock=self._clock,
+        )
+
     def _exchange(self) -> ExchangesTokens:
         parts, clock, telemetry = self._parts, self._clock, self._metrics
 
@@ -300,6 +324,7 @@ class Server:
             poll = self._settings.policy_poll_seconds
             group.start_soon(parts.watching.run, self._worker.index == 0)
             group.start_soon(self._tell_the_log)
+            group.start_soon(self._auditing.follow)
             group.start_soon(self._remember_the_log_for_ever)
             group.start_soon(parts.policy.watch, poll, self._untold.set)
             group.start_soon(parts.keys.watch, poll, self._untold.set)
@@ -372,6 +397,7 @@ class Server:
             "keys": parts.keys.trouble,
             "log": parts.log.fault,
             "witnesses": parts.watching.trouble,
+            "audit": self._auditing.trouble,
         }
         checks = {
             name: "ok" if trouble is None else _SEE_THE_LOG for name, trouble in troubles.items()

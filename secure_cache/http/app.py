@@ -16,6 +16,7 @@ from litestar.types import Receive, Scope, Send
 
 import secure_cache
 from secure_cache.core.access import Caller
+from secure_cache.http.audit import audit_routes
 from secure_cache.http.bearer import bearer_token
 from secure_cache.http.errors import REASON_HEADER, true_status
 from secure_cache.http.front import Front, note_refusal
@@ -43,7 +44,7 @@ def create_app(services: Services) -> Front:
 
     with_caller = Router(
         "/",
-        route_handlers=[whoami_route(), tile_route(services)],
+        route_handlers=[whoami_route(), tile_route(services), *audit_routes(services)],
         dependencies={"caller": Provide(provide_caller)},
     )
 

@@ -19,6 +19,7 @@ TRUE_STATUS: dict[type[errors.SecureCacheError], int] = {
     errors.Denied: 403,
     errors.Revoked: 403,
     errors.Malformed: 400,
+    errors.WrongFilter: 400,
     errors.TooLarge: 413,
     errors.TooSlow: 408,
     errors.DigestMismatch: 422,
@@ -30,10 +31,12 @@ TRUE_STATUS: dict[type[errors.SecureCacheError], int] = {
     errors.StorageUnavailable: 503,
     errors.Broken: 500,
     errors.CorruptObject: 500,
+    errors.DamagedIndex: 500,
     errors.LogInconsistent: 500,
     errors.StorageForbidden: 500,
     errors.Misconfigured: 500,
     errors.InvalidPolicy: 500,
+    errors.NoAuditIndex: 501,
 }
 
 _LOUD: dict[type[errors.SecureCacheError], int] = {

@@ -138,7 +138,7 @@ def route_name(path: str) -> str:
     first, _, rest = path.strip("/").partition("/")
     if first == "v1":
         first = rest.partition("/")[0]
-    known = {"token", "whoami", "log", "healthz", "readyz", "metrics", "schema"}
+    known = {"token", "whoami", "log", "audit", "healthz", "readyz", "metrics", "schema"}
     return first if first in known else "other"
 
 

@@ -40,6 +40,7 @@ from secure_cache.model.errors import (
     SecureCacheError,
     TooLarge,
     TooSlow,
+    WrongFilter,
 )
 from secure_cache.model.names import Key
 
@@ -240,7 +241,7 @@ class NxCache:
 
 def refusal_text(error: SecureCacheError) -> bytes:
     """One line for the person who reads the build's log."""
-    hint = error.hint if isinstance(error, InvalidToken) else error.title
+    hint = error.hint if isinstance(error, InvalidToken | WrongFilter) else error.title
     return f"secure-cache: {error.title}{f': {hint}' if hint != error.title else ''}".encode()
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from secure_cache.audit.auditor import Auditor
 from secure_cache.core.access import Access, Caller
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.http.nx import NxCache
@@ -53,6 +54,18 @@ class Readiness:
     checks: dict[str, str]
 
 
+class Audits(Protocol):
+    """The auditor's desk, where there is one."""
+
+    def auditor(self) -> Auditor:
+        """Raises: NoAuditIndex; DamagedIndex, Misconfigured, Unavailable: it cannot be used now."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """How far the index has come, or why there is none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything that the routes need.
@@ -62,6 +75,7 @@ class Services:
         access: tokens to callers.
         exchange: `POST /v1/token`.
         log: the published transparency log.
+        audit: the audit API's answers.
         vkeys: verifier keys of the log, one a line.
         readiness: for `/readyz`.
         metrics: the Prometheus text and its content type.
@@ -75,6 +89,7 @@ class Services:
     access: Access
     exchange: ExchangesTokens
     log: PublishedLog
+    audit: Audits
     vkeys: Callable[[], str]
     readiness: Callable[[], Awaitable[Readiness]]
     metrics: Callable[[], tuple[str, bytes]]

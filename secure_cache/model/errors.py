@@ -121,11 +121,16 @@ class Malformed(Refused):
 
 
 class WrongFilter(Malformed):
-    """`str` of it says which filter is wrong and what is allowed; it holds nothing but the
-    caller's own words, and is sent back to the caller."""
+    """Says which filter is wrong and what is allowed. Of all errors' texts this one is sent to
+    the caller: it holds the caller's own words, made printable, and nothing else."""
 
     code = "filter-invalid"
-    title = "a filter cannot be understood"
+    title = "the question cannot be understood"
+
+    @property
+    def hint(self) -> str:
+        """One line for the auditor."""
+        return str(self) or self.title
 
 
 class TooLarge(Refused):
@@ -198,9 +203,7 @@ class CorruptObject(Broken):
 
 class DamagedIndex(CorruptObject):
     code = "index-damaged"
-    title = (
-        "the audit index is damaged, the log is not: `secure-cache audit index rebuild` makes it anew"
-    )
+    title = "the audit index is damaged, the log is not: `secure-cache audit index rebuild`"
 
 
 class LogInconsistent(Broken):

@@ -240,6 +240,20 @@ class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 600.0
 
 
+class Audit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: Annotated[bool, Meta(description="Keep an index of the log for the audit API.")] = True
+    index: Annotated[
+        Path | None,
+        Meta(
+            description="Its file, on a local disk, one for each machine; by default"
+            " audit/index.sqlite in storage.path. Where there is no storage.path: none."
+        ),
+    ] = None
+    follow_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Seconds between looks for new entries.")
+    ] = 2.0
+
+
 class Tokens(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     session_ttl_seconds: Annotated[
         int, Meta(ge=60, le=21_600, description="Life of an exchanged session token, in seconds.")
@@ -284,6 +298,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     log: Log = Log()
     witnesses: Witnesses = Witnesses()
+    audit: Audit = Audit()
     tokens: Tokens = Tokens()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()

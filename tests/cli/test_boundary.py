@@ -31,6 +31,10 @@ EXPECTED = {
     errors.StorageForbidden: 4,
     errors.Misconfigured: 2,
     errors.InvalidPolicy: 2,
+    errors.NoQuorum: 3,
+    errors.WrongFilter: 2,
+    errors.DamagedIndex: 5,
+    errors.NoAuditIndex: 2,
 }
 
 
