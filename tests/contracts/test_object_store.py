@@ -249,7 +249,7 @@ async def test_an_upload_of_any_size_comes_back_whole(store, pieces):
     assert (await store.get("a/b", max_bytes=len(body))).data == body
 
 
-@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("size", [10, 3_000_000, 9_000_000])
 async def test_nothing_of_an_upload_is_visible_before_commit(store, size):
     async with store.begin_upload("a/b") as incoming:
         await incoming.write(b"x" * size)
@@ -260,7 +260,7 @@ async def test_nothing_of_an_upload_is_visible_before_commit(store, size):
         assert await names(store, "") == ["a/b"]
 
 
-@pytest.mark.parametrize("size", [0, 10, 3_000_000])
+@pytest.mark.parametrize("size", [0, 10, 3_000_000, 9_000_000])
 async def test_a_digest_or_size_mismatch_commits_nothing(store, size):
     for wrong in ({"digest": Digest.of(b"y")}, {"size": size + 1}):
         async with store.begin_upload("a/b") as incoming:
@@ -272,7 +272,7 @@ async def test_a_digest_or_size_mismatch_commits_nothing(store, size):
     assert await names(store, "") == []
 
 
-@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("size", [10, 3_000_000, 9_000_000])
 async def test_an_abandoned_upload_leaves_the_name_free(store, size):
     async with store.begin_upload("a/b") as incoming:
         await incoming.write(b"x" * size)
@@ -288,7 +288,7 @@ async def test_an_abandoned_upload_leaves_the_name_free(store, size):
     await store.create("a/b", b"free")
 
 
-@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("size", [10, 3_000_000, 9_000_000])
 async def test_a_cancelled_upload_commits_nothing_and_leaves_no_task(store, size):
     before = len(anyio.get_running_tasks())
     async with anyio.create_task_group() as tasks:

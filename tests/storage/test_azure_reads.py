@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from fakes.azure import QUICK, azure_store
+from fakes.azure import QUICK, account_of, azure_store, fresh_prefix, shared_container
 from world.fault_proxy import FaultProxy
 from world.wire_faults import Answer, CutAnswer, Hang, Reset, azure_error
 
@@ -201,6 +201,21 @@ async def test_given_up_reads_do_not_use_up_the_connections(azurite):
         finally:
             gc.enable()
             await store.close()
+
+
+async def test_a_closed_account_has_no_socket_left(azurite_oauth):
+    """Under TLS a connection that is given up in the middle says goodbye for half a minute."""
+    account = account_of(azurite_oauth)
+    store = account.store(shared_container(azurite_oauth), fresh_prefix(), name="s")
+    await store.create("a", BIG)
+    for _ in range(3):
+        async with store.open("a") as reading, aclosing(reading.chunks()) as chunks:
+            for _ in range(3):
+                await anext(chunks)
+    sockets = [*account._session._sockets._open]
+    assert any(one.fileno() != -1 for one in sockets)
+    await account.close()
+    assert all(one.fileno() == -1 for one in sockets)
 
 
 async def test_nested_readers_may_be_left_in_any_order(store):

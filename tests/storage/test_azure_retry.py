@@ -1,6 +1,7 @@
 """The one loop that repeats requests, in a time of its own."""
 
 import logging
+import socket
 from dataclasses import dataclass, field
 
 import anyio
@@ -18,6 +19,7 @@ from secure_cache.storage.azure_blob.errors import AzureFault, Kind, fault_of
 from secure_cache.storage.azure_blob.options import Effort, Patience
 from secure_cache.storage.azure_blob.pace import Pace
 from secure_cache.storage.azure_blob.retry import Calls, StorageCall, Timing
+from secure_cache.storage.azure_blob.transport import Sockets
 
 pytestmark = pytest.mark.anyio
 
@@ -189,6 +191,7 @@ async def test_no_text_of_the_sdk_or_of_headers_comes_into_a_message(error):
     for text in (str(caught.value), str(public), repr(public)):
         assert "SECRET" not in text
     # And a traceback in a log shows the judgement alone.
+    assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
@@ -233,3 +236,13 @@ def test_reading_ahead_follows_the_reader():
     for _ in range(9):
         pace.bytes_waited(1.5)
     assert pace.step == (256 << 10, 0)
+
+
+def test_a_socket_that_is_left_open_is_cut():
+    ours, theirs = Sockets(), socket.create_server(("127.0.0.1", 0))
+    one = ours.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)))
+    one.connect(theirs.getsockname())
+    peer, _ = theirs.accept()
+    with theirs, peer, one:
+        anyio.run(ours.close)
+        assert peer.recv(1) == b""

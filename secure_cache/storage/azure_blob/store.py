@@ -24,7 +24,7 @@ from secure_cache.storage.azure_blob.listing import list_objects
 from secure_cache.storage.azure_blob.probing import Prober
 from secure_cache.storage.azure_blob.reading import AzureReading
 from secure_cache.storage.azure_blob.upload import AzureUpload
-from secure_cache.storage.azure_blob.writes import is_gone, put_if_absent, put_if_unchanged
+from secure_cache.storage.azure_blob.writes import peek, put_if_absent, put_if_unchanged
 from secure_cache.storage.capabilities import StoreCapabilities
 from secure_cache.storage.ports import ObjectInfo, StoredObject
 
@@ -111,9 +111,10 @@ class AzureStore:
         try:
             await calls.run("delete", calls.patience.write, request)
         except AzureFault as fault:
-            gone = fault.kind is Kind.MISSING
+            if fault.kind is Kind.MISSING:
+                return False
             # A condition on what is absent is answered like one that another version fails.
-            if gone or (fault.kind is Kind.MISMATCH and await is_gone(self._container, blob)):
+            if fault.kind is Kind.MISMATCH and (await peek(self._container, name, blob)).missing:
                 return False
             raise fault.public("delete", name, write=True) from fault
         return True

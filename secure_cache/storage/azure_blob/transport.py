@@ -2,8 +2,8 @@
 
 Given bytes, aiohttp hands them to the socket in one call, whose buffer then holds what the
 network does not take at once a second time, under TLS a third time, while the event loop waits.
-Given a BytesIO, its silent second attempt on a new connection would go on where the first broke
-off. This body is neither.
+Given a BytesIO, its silent second attempt on a new connection depends on where the first one
+left off; aiohttp once sent the rest alone. This body has no position.
 """
 
 import socket

@@ -10,7 +10,6 @@ The order of a commit, and what a crash leaves behind:
 3. the list is committed, if absent the object, whole
 """
 
-import base64
 import hashlib
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,7 +26,13 @@ from secure_cache.storage.azure_blob.budget import ByteBudget
 from secure_cache.storage.azure_blob.container import NONCE_FIELD, Container
 from secure_cache.storage.azure_blob.errors import AzureFault, Kind
 from secure_cache.storage.azure_blob.options import MIB
-from secure_cache.storage.azure_blob.writes import new_nonce, peek, put_if_absent, write_once
+from secure_cache.storage.azure_blob.writes import (
+    block_id,
+    new_nonce,
+    peek,
+    put_if_absent,
+    write_once,
+)
 from secure_cache.storage.ports import Committed
 
 BLOCK_BYTES: Final = 4 * MIB
@@ -187,9 +192,7 @@ class AzureUpload:
         except BaseException:
             self._budget.give_back(reserved)
             raise
-        # Unique for each upload, and of one length: with ids that can be guessed, whoever else
-        # stages under this name could put his bytes into our list.
-        block = base64.b64encode(f"{self._nonce}{len(self._blocks):08d}".encode()).decode()
+        block = block_id(self._nonce, len(self._blocks))
         self._blocks.append(block)
         self._tasks.start_soon(self._stage, block, data, reserved)
         del data
@@ -212,7 +215,7 @@ class AzureUpload:
 
     async def _stage_failure(self, fault: AzureFault) -> SecureCacheError:
         lost = fault.kind is Kind.BLOCKS_LOST
-        if lost and await peek(self._container, self._name, self._blob) is not None:
+        if lost and (await peek(self._container, self._name, self._blob)).info is not None:
             return AlreadyExists(f"block {self._name}: {fault.detail}")
         return fault.public("block", self._name)
 

@@ -6,11 +6,14 @@ the blob's metadata, the same for all its attempts, and whoever is refused or le
 answer looks whether the nonce that is there is his.
 """
 
+import base64
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from azure.core import MatchConditions
+from azure.storage.blob import BlobBlock
 from azure.storage.blob.aio import BlobClient
 
 from secure_cache.model.errors import AlreadyExists
@@ -37,8 +40,28 @@ _INSTEAD_OF_EXISTS: Final = frozenset({Kind.FORBIDDEN, Kind.IMMUTABLE, Kind.BLOC
 Request = Callable[[], Awaitable[dict[str, Any]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """What a look found: an object, or that it is missing; neither when nobody can tell."""
+
+    info: ObjectInfo | None = None
+    nonce: str | None = None
+    missing: bool = False
+
+
+class _LeftBlocks(AlreadyExists):
+    """The name is taken, and yet nothing is there: blocks of an upload that was given up. Azurite
+    answers a Put Blob so; of Azure it is not known."""
+
+
 def new_nonce() -> str:
     return uuid.uuid4().hex
+
+
+def block_id(nonce: str, index: int) -> str:
+    """Unique for each upload, and always of one length: with ids that can be guessed, whoever
+    else stages under the name could put his bytes into our list."""
+    return base64.b64encode(f"{nonce}{index:08d}".encode()).decode()
 
 
 async def put_if_absent(
@@ -60,8 +83,35 @@ async def put_if_absent(
             validate_content="crc64",
         )
 
+    try:
+        return await write_once(
+            container, "create", name, blob, nonce=nonce, size=len(data), request=request
+        )
+    except _LeftBlocks:
+        return await _commit_if_absent(container, name, blob, data)
+
+
+async def _commit_if_absent(
+    container: Container, name: str, blob: BlobClient, data: bytes
+) -> ObjectInfo:
+    """As `put_if_absent`, in two requests, which blocks that somebody left do not disturb."""
+    nonce = new_nonce()
+    block = block_id(nonce, 0)
+
+    async def stage() -> None:
+        await blob.stage_block(block, data, length=len(data), validate_content="crc64")
+
+    async def request() -> dict[str, Any]:
+        return await blob.commit_block_list(
+            [BlobBlock(block_id=block)] if data else [],
+            match_condition=MatchConditions.IfMissing,
+            metadata={NONCE_FIELD: nonce},
+        )
+
+    if data:
+        await container.ask("block", name, container.calls.patience.write, stage)
     return await write_once(
-        container, "create", name, blob, nonce=nonce, size=len(data), request=request
+        container, "commit", name, blob, nonce=nonce, size=len(data), request=request
     )
 
 
@@ -123,31 +173,22 @@ async def write_once(
         if fault.kind not in _MAYBE_OURS:
             raise fault.public(operation, name, write=True) from fault
         found = await peek(container, name, blob)
-        if found is not None and found[1] == nonce:
-            return found[0]
-        if found is not None and operation != "replace" and fault.kind in _INSTEAD_OF_EXISTS:
+        if found.info is not None and found.nonce == nonce:
+            return found.info
+        absent = operation != "replace"
+        if found.info is not None and absent and fault.kind in _INSTEAD_OF_EXISTS:
             raise AlreadyExists(f"{operation} {name}: {fault.detail}") from fault
+        if found.missing and fault.kind is Kind.EXISTS:
+            raise _LeftBlocks(f"{operation} {name}: {fault.detail}") from fault
         raise fault.public(operation, name, write=True) from fault
     return info_of_write(name, size, answer)
 
 
-async def peek(
-    container: Container, name: str, blob: BlobClient
-) -> tuple[ObjectInfo, str | None] | None:
-    """What is there, and whose; None when nothing is, or nobody can tell."""
+async def peek(container: Container, name: str, blob: BlobClient) -> Peeked:
+    """What is there, and whose."""
     calls = container.calls
     try:
         properties = await calls.run("peek", calls.patience.peek, blob.get_blob_properties)
-    except AzureFault:
-        return None
-    return info_of(name, properties), (properties.metadata or {}).get(NONCE_FIELD)
-
-
-async def is_gone(container: Container, blob: BlobClient) -> bool:
-    """Whether nothing is there; False when nobody can tell."""
-    calls = container.calls
-    try:
-        await calls.run("peek", calls.patience.peek, blob.get_blob_properties)
     except AzureFault as fault:
-        return fault.kind is Kind.MISSING
-    return False
+        return Peeked(missing=fault.kind is Kind.MISSING)
+    return Peeked(info_of(name, properties), (properties.metadata or {}).get(NONCE_FIELD))
