@@ -22,6 +22,13 @@ _PLACES, _BITS = b"p", b"b"
 _SPREAD = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
 
 
+def blob(value: object) -> bytes:
+    """What SQLite gave for a column of bytes. Raises: DamagedIndex: something else."""
+    if not isinstance(value, bytes):
+        raise DamagedIndex("a column of bytes holds something else")
+    return value
+
+
 def bytes_for(rows: int) -> int:
     """How many bytes a set of that many rows has."""
     return -(-rows // 8)

@@ -36,7 +36,7 @@ from secure_cache.audit.row import Row
 from secure_cache.audit.schema import connect, faults_of, rebuild_hint
 from secure_cache.audit.segment import GROUPS
 from secure_cache.audit.state import SEGMENT_ROWS, IndexState, read_state
-from secure_cache.model.errors import NotFound, Overloaded, WrongFilter
+from secure_cache.model.errors import DamagedIndex, NotFound, Overloaded, WrongFilter
 
 EVERYTHING = Filter()
 FIRST_PAGE = PageRequest()
@@ -145,8 +145,14 @@ class AuditIndex:
 
     def check(self) -> tuple[IndexFinding, ...]:
         """Everything that can be seen without the log; reads the whole file. Empty is good."""
-        with self._reading() as (connection, _):
-            return tuple(islice(check_itself(connection), MAX_FINDINGS))
+        found: list[IndexFinding] = []
+        try:
+            with self._reading() as (connection, _):
+                found += islice(check_itself(connection), MAX_FINDINGS)
+        except DamagedIndex as error:
+            # So much is wrong that nothing more can be said.
+            found.append(IndexFinding("the file", str(error)))
+        return tuple(found)
 
     async def check_against(
         self, source: LogSource, *, progress: Progress | None = None

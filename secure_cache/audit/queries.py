@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from secure_cache.audit.bits import (
     Slices,
+    blob,
     decode_codes,
     decode_places,
     everything,
@@ -143,12 +144,12 @@ class Query:
         ).fetchone()
         if row is None:
             raise DamagedIndex(f"the counts of segment {segment} are missing")
-        summary = read_summary(row[0])
+        summary = read_summary(blob(row[0]))
         if whole:
             for label, number in summary:
                 found[label] += number
             return
-        codes = decode_codes(row[1])
+        codes = decode_codes(blob(row[1]))
         if len(codes) != self._rows or (codes and max(codes) >= len(summary)):
             raise DamagedIndex(f"the counts of segment {segment} are not well formed")
         for code, number in Counter(select(codes, members)).items():
@@ -216,7 +217,7 @@ class Query:
                     (segment, facet, value),
                 ).fetchone()
                 if row is not None:
-                    members |= decode_places(row[0], rows=self._rows)
+                    members |= decode_places(blob(row[0]), rows=self._rows)
         return members
 
     def _between(self, segment: int, range_: Range) -> int:
@@ -227,9 +228,11 @@ class Query:
         if row is None:
             raise DamagedIndex(f"the numbers of segment {segment} are missing")
         low, high, digits = row
+        if not isinstance(low, int) or not isinstance(high, int):
+            raise DamagedIndex(f"the numbers of segment {segment} are not well formed")
         if _misses(range_, low, high):
             return 0
-        slices = Slices.decode(digits, rows=self._rows, low=low, high=high)
+        slices = Slices.decode(blob(digits), rows=self._rows, low=low, high=high)
         return slices.between(range_.low, range_.high)
 
     def _read(self, numbers: Sequence[int]) -> tuple[Row, ...]:

@@ -54,16 +54,18 @@ class IndexState:
 def read_state(connection: sqlite3.Connection) -> IndexState:
     """Raises: DamagedIndex: it contradicts itself, or the rows."""
     row = connection.execute("SELECT * FROM state").fetchone()
+    last = connection.execute("SELECT max(number) FROM entries").fetchone()[0]
     if row is None:
+        if last is not None:
+            raise DamagedIndex("it has rows, and does not say how far it has come")
         return IndexState("", SEGMENT_ROWS, Edge.empty(), b"")
     _, origin, segment, size, root, edge, note = row
     try:
         state = IndexState(origin, segment, _decode_edge(size, edge), note)
-        if state.edge.root() != root or not 0 < segment <= MAX_ROWS:
+        if state.edge.root() != root or not 0 < segment <= MAX_ROWS or not origin:
             raise DamagedIndex("how far it has come does not fit its proof")
     except (TypeError, ValueError, LogInconsistent, Malformed) as error:
         raise DamagedIndex("how far it has come is not well formed") from error
-    last = connection.execute("SELECT max(number) FROM entries").fetchone()[0]
     if (-1 if last is None else last) != size - 1:
         raise DamagedIndex(f"its rows do not end at entry {size - 1}")
     return state
