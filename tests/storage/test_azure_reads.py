@@ -172,6 +172,20 @@ async def test_an_abandoned_read_leaves_no_task_and_no_memory(store):
     gc.collect()
 
 
+async def test_an_iterator_that_was_left_open_ends_with_its_reading(store):
+    await store.create("a", BIG)
+    before = len(anyio.get_running_tasks())
+    async with store.open("a") as reading:
+        chunks = reading.chunks()
+        for _ in range(3):
+            await anext(chunks)
+        assert store._read_ahead.used > 0
+    assert store._read_ahead.used == 0
+    assert len(anyio.get_running_tasks()) == before
+    await chunks.aclose()
+    assert store._read_ahead.used == 0
+
+
 async def test_a_cancelled_read_leaves_no_task_and_no_memory(store, proxy):
     await store.create("a", BIG)
     rule = proxy.when(Hang(30), method="GET", skip=1)

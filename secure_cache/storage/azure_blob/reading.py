@@ -42,6 +42,7 @@ class AzureReading:
         self._budget = budget
         self._head = b""
         self._held = 0
+        self._begun: list[_Ranges] = []
         self._info: ObjectInfo
 
     @property
@@ -73,12 +74,16 @@ class AzureReading:
     ) -> None:
         self._head = b""
         self._give_back(self._held)
+        # Of iterators that their reader has left without closing them.
+        for ranges in self._begun:
+            await ranges.close()
 
     async def chunks(self, *, offset: int = 0, size: int = 262_144) -> AsyncGenerator[bytes]:
         if offset < 0 or size < 1:
             raise ValueError("offset is at least 0, size at least 1")
         start = max(offset, len(self._head))
         ranges = _Ranges(self._container, self._info, self._budget, start=start)
+        self._begun.append(ranges)
         try:
             at = offset
             rest = memoryview(self._head)[offset:]
