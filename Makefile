@@ -1,7 +1,7 @@
 # Everything is installed into .venv/ from the locks in requirements/: names, versions and hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install dev deploy-tools serve test static check fmt bench lock clean
+.PHONY: help install dev deploy-tools serve test static check fmt bench bench-audit lock clean
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip --disable-pip-version-check --quiet --quiet install
@@ -63,6 +63,9 @@ fmt: dev ## format the code and mend what can be mended
 
 bench: dev ## our speed beside nginx with DAV and turborepo-remote-cache
 	$(BIN)/python bench/run.py
+
+bench-audit: dev ## the audit index over a million entries: building, asking, following
+	$(BIN)/python bench/audit_index.py
 
 lock: dev ## write the locks anew from pyproject.toml and package.json (UPGRADE=1: newest versions)
 	scripts/lock.sh

@@ -152,8 +152,17 @@ def percentile(values: list[float], part: float) -> float:
     return sorted(values)[min(int(len(values) * part), len(values) - 1)]
 
 
-def follow_cost(scratch: Path, seconds: float, rounds: int) -> tuple[float, float]:
-    """PUTs a second without the index and with it, one round after the other."""
+@dataclass
+class Followed:
+    """PUTs a second without the index and with it, one round after the other; and how far behind
+    the index was when the last of them ended."""
+
+    without: float
+    with_index: float
+    behind: int
+
+
+def follow_cost(scratch: Path, seconds: float, rounds: int) -> Followed:
     servers = []
     taken: dict[str, list[float]] = {"false": [], "true": []}
     try:
@@ -165,10 +174,19 @@ def follow_cost(scratch: Path, seconds: float, rounds: int) -> tuple[float, floa
             for number, (on, server) in enumerate(servers):
                 unique = 2 * round_ + number
                 taken[on].append(run(server, _PUT, scratch, seconds, unique))
+        behind = _behind(scratch / "server-true" / "data")
     finally:
         for _, server in servers:
             server.stop()
-    return statistics.median(taken["false"]), statistics.median(taken["true"])
+    return Followed(statistics.median(taken["false"]), statistics.median(taken["true"]), behind)
+
+
+def _behind(data: Path) -> int:
+    published = int((data / "log" / "checkpoint").read_text().split("\n")[1])
+    index = AuditIndex.open(data / "audit" / "index.sqlite")
+    indexed = index.state().size
+    index.close()
+    return published - indexed
 
 
 def main() -> int:
@@ -199,7 +217,7 @@ def main() -> int:
         _tell_queries(taken, figures)
         if not options.skip_put:
             print("  following under load ...", file=sys.stderr)
-            _tell_put(*follow_cost(scratch, options.seconds, options.rounds), figures)
+            _tell_put(follow_cost(scratch, options.seconds, options.rounds), figures)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if options.json is not None:
@@ -241,13 +259,19 @@ def _tell_queries(taken: dict[str, list[float]], figures: dict[str, float]) -> N
     )
 
 
-def _tell_put(without: float, with_index: float, figures: dict[str, float]) -> None:
-    cost = 1 - with_index / without
+def _tell_put(followed: Followed, figures: dict[str, float]) -> None:
+    cost = 1 - followed.with_index / followed.without
     print(
-        f"PUT 4 KiB, 2 workers: {without:,.0f}/s without the index, {with_index:,.0f}/s with it:"
-        f" it costs {100 * cost:.1f} % (goal below {100 * PUT_GOAL:.0f} %)"
+        f"PUT 4 KiB, 2 workers: {followed.without:,.0f}/s without the index,"
+        f" {followed.with_index:,.0f}/s with it: it costs {100 * cost:.1f} %"
+        f" (goal below {100 * PUT_GOAL:.0f} %), and was {followed.behind:,} entries behind in the end"
     )
-    figures |= {"put_without": without, "put_with": with_index, "put_cost": cost}
+    figures |= {
+        "put_without": followed.without,
+        "put_with": followed.with_index,
+        "put_cost": cost,
+        "behind_entries": followed.behind,
+    }
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ class Running:
             self.process.wait(20)
 
 
-def secure_cache(directory: Path, workers: int) -> Running:
+def secure_cache(
+    directory: Path, workers: int, environment: dict[str, str] | None = None
+) -> Running:
     """Ours, as `init` sets it up: authentication, policy, signing and the log are all on."""
     command = str(Path(sys.executable).with_name("secure-cache"))
     _say([command, "init", str(directory)])
@@ -91,7 +93,7 @@ def secure_cache(directory: Path, workers: int) -> Running:
             f"--workers={workers}",
         ],
         directory,
-        {},
+        environment or {},
     )
     name = f"secure-cache, {workers} worker{'s' if workers > 1 else ''}"
     return _ready(Running(name, port, token, "/v1/cache/{key}", process), directory)
