@@ -22,6 +22,7 @@ from secure_cache.model.names import Key, Namespace
 
 HEAD = "head"
 CHECKPOINT = "checkpoint"
+TURN = "turn"
 PENDING_PREFIX = "pending/"
 TILE_PREFIX = "tile/"
 COMMIT_PREFIX = "commit/"

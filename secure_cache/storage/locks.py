@@ -113,6 +113,10 @@ class FlockTurn:
             os.close(fd)
         return taken
 
+    async def keep(self) -> bool:
+        """The kernel keeps it as long as this process lives."""
+        return self._fd >= 0
+
     async def give_back(self) -> None:
         """Does nothing when the turn is not ours."""
         if self._fd >= 0:

@@ -171,5 +171,8 @@ class AlwaysTurn:
     async def try_take(self) -> bool:
         return True
 
+    async def keep(self) -> bool:
+        return True
+
     async def give_back(self) -> None:
         """Nothing was held."""

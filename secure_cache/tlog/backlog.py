@@ -1,6 +1,7 @@
 """The pending batches as the sequencer sees them: which are next, which are spent."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -15,7 +16,8 @@ from secure_cache.tlog.pending import MAX_BATCH_BYTES, BatchName, decode_batch
 
 T = TypeVar("T")
 
-_AT_ONCE = 16
+AT_ONCE = 16
+"""Requests at the same time, if nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,17 @@ class Backlog:
         store: the log's `pending` store.
         max_batches: how many a commit takes in at most.
         max_bytes: and how many bytes.
+        at_once: requests at the same time.
     """
 
-    def __init__(self, store: ObjectStore, *, max_batches: int, max_bytes: int) -> None:
+    def __init__(
+        self, store: ObjectStore, *, max_batches: int, max_bytes: int, at_once: int = AT_ONCE
+    ) -> None:
         self._store = store
         self._max_batches = max_batches
         self._max_bytes = max_bytes
+        self._at_once = at_once
+        self._fetched: dict[BatchName, tuple[bytes, ...]] = {}
 
     async def look(self, head: Head) -> Waiting:
         """Sort what is pending by what `head` has consumed. Names of another form are left."""
@@ -72,14 +79,26 @@ class Backlog:
         """
 
         async def one(name: BatchName) -> tuple[BatchName, tuple[bytes, ...]]:
+            if name in self._fetched:
+                return name, self._fetched[name]
             stored = await self._store.get(str(name), max_bytes=MAX_BATCH_BYTES)
             return name, decode_batch(stored.data)
 
-        return await together([partial(one, name) for name in names])
+        return await together([partial(one, name) for name in names], at_once=self._at_once)
 
-    async def remove(self, names: Iterable[BatchName]) -> None:
-        """Delete. Raises: StorageUnavailable, StorageForbidden."""
-        await together([partial(self._store.delete, str(name)) for name in names])
+    async def fetch_ahead(self, head: Head) -> None:
+        """Read what comes after `head`, so that the next `read` need not. Never more than one
+        commit takes in. A batch never changes, so what is read early is not stale.
+
+        What fails here fails once more, and counts, when it is needed.
+        """
+        with contextlib.suppress(SecureCacheError):
+            waiting = await self.look(head)
+            self._fetched = dict(await self.read(waiting.ready))
+
+    def forget(self) -> None:
+        """Drop what was read ahead."""
+        self._fetched = {}
 
     def _take(
         self, ready: Iterable[BatchName], sizes: Mapping[BatchName, int]
@@ -120,7 +139,9 @@ def sort_batches(names: Iterable[BatchName], consumed: Mapping[str, int]) -> Wai
     )
 
 
-async def together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+async def together(
+    calls: Sequence[Callable[[], Awaitable[T]]], *, at_once: int = AT_ONCE
+) -> list[T]:
     """Run all, some at once, and let each come to its end; then raise the worst error of any.
 
     A write that is cancelled halfway has an unknown outcome, so none is cancelled because
@@ -130,7 +151,7 @@ async def together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         return [await calls[0]()]
     results: dict[int, T] = {}
     errors: list[SecureCacheError] = []
-    slots = anyio.CapacityLimiter(_AT_ONCE)
+    slots = anyio.CapacityLimiter(at_once)
 
     async def run(index: int) -> None:
         async with slots:
@@ -145,6 +166,27 @@ async def together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     if errors:
         raise next((error for error in errors if isinstance(error, Broken)), errors[0])
     return [results[index] for index in range(len(calls))]
+
+
+async def beside(
+    work: Callable[[], Awaitable[T]], other: Callable[[], Coroutine[object, object, None]]
+) -> T:
+    """Run both to their ends; the result, or the error as it is, of `work`.
+
+    Args:
+        work: what counts.
+        other: must not raise.
+    """
+    failed: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        try:
+            result = await work()
+        except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it
+            failed = error
+    if failed is not None:
+        raise failed
+    return result
 
 
 def _parse(info: ObjectInfo) -> BatchName | None:

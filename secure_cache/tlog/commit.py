@@ -39,9 +39,15 @@ class Growth:
     objects: tuple[tuple[str, bytes], ...]
     tiles: tuple[Tile, ...]
 
-    def full_tiles(self) -> tuple[Tile, ...]:
-        """Tiles that this growth has filled: their partial forms are of no more use."""
-        return tuple(tile for tile in self.tiles if tile.is_full)
+    def outgrown_tiles(self) -> tuple[Tile, ...]:
+        """Tiles that were partial before and are full now: their partial forms are of no more
+        use. One that came and was filled in the same commit never had any."""
+        return tuple(tile for tile in self.tiles if tile.is_full and self._was_partial(tile))
+
+    def _was_partial(self, tile: Tile) -> bool:
+        fanout = self.before.fanout
+        hashes = hashes_at(tile.level, self.before.size, fanout=fanout)
+        return divmod(hashes, fanout)[0] == tile.index and hashes % fanout > 0
 
 
 def grow(edge: Edge, tail: bytes, leaves: Sequence[bytes]) -> Growth:

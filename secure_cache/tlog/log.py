@@ -28,6 +28,11 @@ from secure_cache.tlog.writer import PendingWriter, WriterLimits
 
 __all__ = ["LogOptions", "LogService", "Tell", "create_log"]
 
+_KEEP_SECONDS = 1.0
+_LONGEST_PASS_SECONDS = 60.0
+_MANY_BATCHES = 128
+"""Of one commit, which is about one second: so many are read and deleted with ease."""
+
 Tell = Callable[[str, Mapping[str, object]], None]
 """Told of what happens, for the operator's log and metrics: `log.committed`,
 `log.unavailable`, `log.faulted`, `log.recovered`."""
@@ -43,6 +48,9 @@ class LogOptions:
         poll_seconds: how often to look for batches that other processes left behind.
         spread: of both, the part that is left to chance, from 0 to 1: replicas that were started
             or fell behind together shall not ask the store together for ever.
+        max_gap_seconds: how far this process may space its batches when all processes together
+            write more of them than a commit takes in with ease. An append waits so long at most,
+            and half of it on average. For stores where each request takes long and costs money.
         flush_seconds: how long a stopping process tries to bring its entries into the tree.
         max_owed: entries of this process that are durable but not in the tree; above it the
             log is overloaded.
@@ -52,6 +60,7 @@ class LogOptions:
     commit_seconds: float = 0.1
     poll_seconds: float = 2.0
     spread: float = 0.0
+    max_gap_seconds: float = 0.0
     flush_seconds: float = 10.0
     max_owed: int = 65_536
     rewrite_equal: bool = False
@@ -142,6 +151,8 @@ class LogService(LogReader):
         self._wake = anyio.Event()
         self._owed: dict[BatchName, int] = {}
         self._owed_entries = 0
+        self._has_turn = False
+        self._seen = ""
         self._fault: Broken | None = None
 
     @property
@@ -194,6 +205,7 @@ class LogService(LogReader):
         """Write and sequence until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._writer.run)
+            group.start_soon(self._keep_turn)
             while True:
                 wait = self._options.commit_seconds if self._owed else self._options.poll_seconds
                 with anyio.move_on_after(self._spread(wait)):
@@ -223,10 +235,12 @@ class LogService(LogReader):
         try:
             await self._witnesses.check()
             if await self._turn.try_take():
+                self._has_turn = True
                 try:
-                    while await self._pass():
-                        await self._pause(self._options.commit_seconds)
+                    while await self._pass() and self._has_turn:
+                        await self._pause(self._until_next_commit())
                 finally:
+                    self._has_turn = False
                     with anyio.CancelScope(shield=True):
                         await self._turn.give_back()
             else:
@@ -244,6 +258,22 @@ class LogService(LogReader):
                 self._fault = None
                 self._tell("log.recovered", {})
 
+    def _until_next_commit(self) -> float:
+        gone = anyio.current_time() - self._step_began
+        return max(0.0, self._spread(self._options.commit_seconds) - gone)
+
+    async def _keep_turn(self) -> None:
+        """Give signs of life while we sequence, but not for ever for a pass that hangs."""
+        while True:
+            await anyio.sleep(_KEEP_SECONDS)
+            if not self._has_turn:
+                continue
+            if anyio.current_time() - self._step_began < _LONGEST_PASS_SECONDS:
+                try:
+                    self._has_turn &= await self._turn.keep()
+                except (Broken, Unavailable):
+                    self._has_turn = False
+
     async def _pass(self) -> bool:
         async with self._passing:
             self._step_began = anyio.current_time()
@@ -257,7 +287,23 @@ class LogService(LogReader):
             stored = await self._head.get(layout.HEAD, max_bytes=MAX_HEAD_BYTES)
         except NotFound as error:
             raise LogInconsistent("the log has no head") from error
-        self._strike(Head.decode(stored.data, origin=self._origin))
+        self._see(Head.decode(stored.data, origin=self._origin))
+
+    def _see(self, head: Head) -> None:
+        self._strike(head)
+        if head.commit != self._seen:
+            self._seen = head.commit
+            self._writer.gap_seconds = self._gap_after(len(head.batches))
+
+    def _gap_after(self, batches: int) -> float:
+        """Many small batches cost the sequencer a request each: the busier all processes are
+        together, the more each puts into one."""
+        gap = self._writer.gap_seconds
+        if batches > _MANY_BATCHES:
+            gap = (gap + 0.01) * min(4.0, batches / _MANY_BATCHES)
+        elif batches < _MANY_BATCHES / 2:
+            gap = 0.8 * gap - 0.001
+        return min(max(gap, 0.0), self._options.max_gap_seconds)
 
     def _strike(self, head: Head) -> None:
         for name in [name for name in self._owed if name.sequence <= head.consumed_of(name.boot)]:
@@ -279,7 +325,7 @@ class LogService(LogReader):
 
     def _committed(self, head: Head) -> None:
         self._commit_index.add(head)
-        self._strike(head)
+        self._see(head)
         facts = {
             "size": head.size,
             "entries": head.size - head.prev_size,

@@ -10,8 +10,8 @@ One pass, in this order, with what a crash after each step leaves behind:
     S6  write tiles and bundles, then `commit/<size>` (the same)
     S7  prove that the new tree extends the published one, sign, bring it to the witnesses,
         compare-and-swap the checkpoint
-    S8  delete the consumed batches, and partial tiles whose full tile is there (garbage that
-        every later pass ignores and sweeps)
+    S8  beside the next pass: delete the consumed batches, and partial tiles whose full tile is
+        there (garbage that every later pass ignores and sweeps)
 
 Only S8 deletes, and only in the `pending` store: of `tiles` and `head` the storage itself may
 promise that nothing ever disappears.
@@ -36,11 +36,10 @@ from secure_cache.model.errors import (
     Malformed,
     NoQuorum,
     NotFound,
-    StorageUnavailable,
 )
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectStore
-from secure_cache.tlog.backlog import Backlog, together
+from secure_cache.tlog.backlog import AT_ONCE, Backlog, beside, together
 from secure_cache.tlog.checkpoint import Checkpoint, sign_checkpoint
 from secure_cache.tlog.commit import Growth, grow, verify_growth
 from secure_cache.tlog.edge import Edge
@@ -51,7 +50,8 @@ from secure_cache.tlog.pending import BatchName
 from secure_cache.tlog.ports import Unwitnessed, Witnessed
 from secure_cache.tlog.publication import Publications
 from secure_cache.tlog.reader import TileCache, TreeReader, store_fetch
-from secure_cache.tlog.tiles import ENTRIES, FANOUT, TileId, encode_bundle, is_partial_path
+from secure_cache.tlog.sweep import Sweeper
+from secure_cache.tlog.tiles import FANOUT, encode_bundle, is_partial_path
 
 _THREAD_FROM_ENTRIES = 64
 """From so many entries on, hashing takes milliseconds and leaves the event loop."""
@@ -64,11 +64,13 @@ class SequencerLimits:
     Attributes:
         batches: at most so many.
         batch_bytes: and so many bytes in all.
+        at_once: storage requests at the same time.
         forget_boot_seconds: how long a boot must have been idle before its mark is dropped.
     """
 
     batches: int = 1024
     batch_bytes: int = 8 * 1024 * 1024
+    at_once: int = AT_ONCE
     forget_boot_seconds: int = 24 * 3600
 
 
@@ -129,8 +131,12 @@ class Sequencer:
         self._cache = TileCache() if cache is None else cache
         self._limits = limits or SequencerLimits()
         self._backlog = Backlog(
-            pending, max_batches=self._limits.batches, max_bytes=self._limits.batch_bytes
+            pending,
+            max_batches=self._limits.batches,
+            max_bytes=self._limits.batch_bytes,
+            at_once=self._limits.at_once,
         )
+        self._sweeper = Sweeper(pending, at_once=self._limits.at_once)
         self._rewrite_equal = rewrite_equal
         self._fanout = fanout
         self._on_commit = on_commit
@@ -151,7 +157,7 @@ class Sequencer:
         try:
             if not self._is_checked:
                 await self.check()
-            return await self._step()
+            return await self._step_and_sweep()
         except NoQuorum:
             # Nothing that was read or written is in doubt: S7 alone is tried again.
             raise
@@ -192,6 +198,14 @@ class Sequencer:
                 raise LogInconsistent(f"the head was rolled back: {info.name} exists")
             return
 
+    async def _step_and_sweep(self) -> bool:
+        """Sweep behind the last pass beside this one: deleting takes as long as all the rest."""
+        has_more = await beside(self._step, self._sweeper.sweep)
+        if not has_more and self._sweeper:
+            await self._sweeper.sweep()
+        self._sweeper.raise_trouble()
+        return has_more
+
     async def _step(self) -> bool:
         published = (await self._publications.read()).checkpoint
         stored = await self._read_head(published)
@@ -199,7 +213,7 @@ class Sequencer:
             return await self._help(published, stored)
         looked_at = int(self._clock())
         waiting = await self._backlog.look(stored.head)
-        await self._remove(waiting.spent)
+        self._sweeper.add_batches(waiting.spent)
         if not waiting.ready:
             return False
         try:
@@ -212,7 +226,11 @@ class Sequencer:
         self._forget_boots(new, looked_at, waiting.boots)
         if not await self._commit(stored, new, growth):
             return True
-        await self._complete(new, growth)
+        complete = partial(self._complete, new, growth)
+        if len(batches) < self._limits.at_once:
+            await complete()
+        else:
+            await beside(complete, partial(self._backlog.fetch_ahead, new))
         return True
 
     def _must_help(self, published: Checkpoint, head: Head) -> bool:
@@ -265,8 +283,8 @@ class Sequencer:
         self._written = None
         self._ready = (head.checkpoint(), growth.after, growth.tail)
         self._on_commit(head)
-        await self._remove(BatchName.parse(batch.name) for batch in head.batches)
-        await self._remove_partials(growth)
+        self._sweeper.add_batches(BatchName.parse(batch.name) for batch in head.batches)
+        self._sweeper.add_partials(growth)
 
     async def _write_objects(self, growth: Growth) -> None:
         rewrite = self._rewrite_equal
@@ -274,7 +292,8 @@ class Sequencer:
             [
                 partial(put_immutable, self._store_of(name), name, data, rewrite_equal=rewrite)
                 for name, data in growth.objects
-            ]
+            ],
+            at_once=self._limits.at_once,
         )
 
     def _store_of(self, path: str) -> ObjectStore:
@@ -369,26 +388,6 @@ class Sequencer:
             if mark.at <= before and boot not in seen:
                 del head.consumed[boot]
 
-    async def _remove(self, names: Iterable[BatchName]) -> None:
-        """S8, best effort: what stays is ignored, and removed by a later pass."""
-        try:
-            await self._backlog.remove(list(names))
-        except StorageUnavailable:
-            return
-
-    async def _remove_partials(self, growth: Growth) -> None:
-        """Partial forms of a full tile only take space; readers fall back to the full one."""
-        try:
-            for tile in growth.full_tiles():
-                stems = [TileId(tile.level, tile.index).stem]
-                if tile.level == 0:
-                    stems.append(TileId(ENTRIES, tile.index).stem)
-                for stem in stems:
-                    names = [info.name async for info in self._pending.list(f"{stem}.p/")]
-                    await together([partial(self._pending.delete, name) for name in names])
-        except StorageUnavailable:
-            return
-
     def _reader(self, checkpoint: Checkpoint) -> TreeReader:
         return TreeReader(self._fetch, checkpoint, cache=self._cache, fanout=self._fanout)
 
@@ -396,4 +395,5 @@ class Sequencer:
         self._is_checked = False
         self._ready = None
         self._written = None
+        self._backlog.forget()
         self._cache.clear()

@@ -76,6 +76,10 @@ class _Batch:
 class PendingWriter:
     """Implements `ports.Log` while its `run` is running.
 
+    Attributes:
+        gap_seconds: at least so long from the start of one batch to that of the next; whoever
+            sees how busy the log is may change it at any time. An idle writer does not wait.
+
     Args:
         store: the log's `pending` store.
         clock: wall time.
@@ -110,6 +114,8 @@ class PendingWriter:
         self._boot = ""
         self._sequence = 0
         self._used_at = 0.0
+        self._wrote_at = 0.0
+        self.gap_seconds = 0.0
 
     @property
     def waiting(self) -> int:
@@ -139,10 +145,18 @@ class PendingWriter:
                     self._idle.set()
                     self._wake = anyio.Event()
                     await self._wake.wait()
+                await self._keep_gap()
                 await self._write_next(self._waiting.popleft())
         finally:
             self._is_open = False
             self._abandon()
+
+    async def _keep_gap(self) -> None:
+        """Let one batch collect for as long as the gap says, unless it is full already."""
+        wait = self._wrote_at + self.gap_seconds - anyio.current_time()
+        if wait > 0 and len(self._waiting) == 1:
+            await self._pause(wait)
+        self._wrote_at = anyio.current_time()
 
     async def started(self) -> None:
         """Wait until `run` takes entries."""
