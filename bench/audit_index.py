@@ -264,7 +264,7 @@ def _tell_put(followed: Followed, figures: dict[str, float]) -> None:
     print(
         f"PUT 4 KiB, 2 workers: {followed.without:,.0f}/s without the index,"
         f" {followed.with_index:,.0f}/s with it: it costs {100 * cost:.1f} %"
-        f" (goal below {100 * PUT_GOAL:.0f} %), and was {followed.behind:,} entries behind in the end"
+        f" (goal below {100 * PUT_GOAL:.0f} %); {followed.behind:,} entries behind at the end"
     )
     figures |= {
         "put_without": followed.without,

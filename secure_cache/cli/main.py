@@ -24,6 +24,7 @@ class _Root(LazyGroup):
         "keys": Lazy("secure_cache.cli.keys", "List, rotate, revoke and show signing keys."),
         "log": Lazy("secure_cache.cli.log", "Check the transparency log."),
         "witness": Lazy("secure_cache.cli.witness", "Watch logs as a third party."),
+        "audit": Lazy("secure_cache.cli.audit", "Ask who wrote what, and prove it."),
         "storage": Lazy("secure_cache.cli.storage", "Check or make the storage."),
     }
 

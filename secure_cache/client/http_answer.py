@@ -17,12 +17,16 @@ def new_client() -> httpx.Client:
 
 
 def read_answer(
-    client: httpx.Client, request: httpx.Request, *, deadline_seconds: float = DEADLINE_SECONDS
+    client: httpx.Client,
+    request: httpx.Request,
+    *,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    max_bytes: int = MAX_ANSWER_BYTES,
 ) -> tuple[int, bytes]:
     """Send, and read status and body.
 
     Raises:
-        Unavailable: no answer, not in time, or more than `MAX_ANSWER_BYTES`. Names the host, and
+        Unavailable: no answer, not in time, or more than `max_bytes`. Names the host, and
             nothing that was sent.
     """
     host = request.url.host
@@ -33,8 +37,8 @@ def read_answer(
         try:
             for part in response.iter_bytes():
                 body += part
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise Unavailable(f"{host} sent more than {MAX_ANSWER_BYTES} bytes")
+                if len(body) > max_bytes:
+                    raise Unavailable(f"{host} sent more than {max_bytes} bytes")
                 if time.monotonic() > end:
                     raise Unavailable(f"{host} took longer than {deadline_seconds:g} s")
         finally:

@@ -1,14 +1,15 @@
 """A server's API: the token exchange, and what a token may do."""
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 
 from secure_cache.client.ci_token import clean_token
-from secure_cache.client.http_answer import read_answer
+from secure_cache.client.http_answer import MAX_ANSWER_BYTES, read_answer
 from secure_cache.model.errors import (
     Denied,
     ExpiredToken,
@@ -101,7 +102,7 @@ def exchange(
     """
     form = {"grant_type": _EXCHANGE, "subject_token_type": _JWT, "subject_token": token}
     with client() as http:
-        answer = _ask(http, http.build_request("POST", f"{server.url}/v1/token", data=form))
+        answer = ask(http, http.build_request("POST", f"{server.url}/v1/token", data=form))
     session, expires_in = answer.get("access_token"), answer.get("expires_in")
     if not isinstance(session, str) or not isinstance(expires_in, int):
         raise _not_ours(server.url)
@@ -114,12 +115,30 @@ def whoami(
     """`GET /v1/whoami`: what the server says of a token. Raises as `exchange`."""
     headers = {"Authorization": f"Bearer {token}"}
     with client() as http:
-        return _ask(http, http.build_request("GET", f"{server.url}/v1/whoami", headers=headers))
+        return ask(http, http.build_request("GET", f"{server.url}/v1/whoami", headers=headers))
 
 
-def _ask(http: httpx.Client, request: httpx.Request) -> dict[str, Any]:
-    where = str(request.url)
-    status, body = read_answer(http, request)
+def ask(
+    http: httpx.Client,
+    request: httpx.Request,
+    *,
+    errors: Mapping[str, type[SecureCacheError]] = MappingProxyType({}),
+    max_bytes: int = MAX_ANSWER_BYTES,
+) -> dict[str, Any]:
+    """One question to the server; its answer is a JSON object.
+
+    Args:
+        http: sends it.
+        request: the question.
+        errors: by their codes, what it may be refused with besides the usual.
+        max_bytes: a longer answer is none.
+
+    Raises:
+        Unavailable: no answer; Misconfigured: not one of a secure-cache; or what it was refused
+            with.
+    """
+    where = str(request.url.copy_with(query=None))
+    status, body = read_answer(http, request, max_bytes=max_bytes)
     try:
         answer = load_strict_object(body, max_bytes=len(body) + 1)
     except ValueError:
@@ -127,9 +146,10 @@ def _ask(http: httpx.Client, request: httpx.Request) -> dict[str, Any]:
     if status == 200 and answer:
         return answer
     code, title = answer.get("code"), answer.get("title")
-    if isinstance(code, str) and code in _BY_CODE:
+    known = {**_BY_CODE, **errors}
+    if isinstance(code, str) and code in known:
         said = title.removeprefix("secure-cache: ") if isinstance(title, str) else code
-        raise _BY_CODE[code](f"{where}: {said}")
+        raise known[code](f"{where}: {said}")
     if status >= 500 or status == 429:
         raise Unavailable(f"{where} answered {status}: try again later")
     raise _not_ours(where, status)

@@ -44,6 +44,10 @@ def test_the_commands_are_those_of_the_contract():
         "witness serve",
         "witness follow",
         "witness evidence",
+        "audit query",
+        "audit show",
+        "audit index check",
+        "audit index rebuild",
         "storage check",
         "storage create",
     }

@@ -1,0 +1,16 @@
+"""`secure-cache audit`."""
+
+from secure_cache.cli.lazy import Lazy, LazyGroup
+
+
+class _Audit(LazyGroup):
+    lazy = {  # noqa: RUF012 - a class constant of click's making
+        "query": Lazy("secure_cache.cli.audit_query", "Find entries of the log, or count them."),
+        "show": Lazy("secure_cache.cli.audit_query", "Show one entry, its proof and its state."),
+        "index": Lazy("secure_cache.cli.audit_index", "Check an audit index, or make it anew."),
+    }
+
+
+audit_command = _Audit(
+    "audit", help="The auditor's side: who wrote what, and can it be proved.", no_args_is_help=True
+)
