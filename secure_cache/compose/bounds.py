@@ -1,29 +1,41 @@
 """From settings to the bounds of the use-cases."""
 
+from dataclasses import replace
+
 from secure_cache.http.body import BodyBounds, DrainBounds
 from secure_cache.http.nx import CacheLimits
 from secure_cache.http.server import KILL_AFTER_SECONDS
 from secure_cache.settings import Limits, Settings
 from secure_cache.tlog.log import LogOptions
+from secure_cache.tlog.sequencer import SequencerLimits
 
-_POLL_SECONDS = 2.0
-_POLL_SECONDS_OF_MANY = 5.0
-_SPREAD_OF_MANY = 0.5
+LOG_OF_MANY = LogOptions(
+    # Looking for what others left behind costs six requests, and replicas may be many.
+    poll_seconds=5.0,
+    spread=0.5,
+    max_gap_seconds=0.25,
+    # Half of the connections, so that reads and deletes of the log leave some to the requests.
+    sequencer=SequencerLimits(at_once=32),
+)
+"""How replicas work together that share nothing but a storage account. `bench/simulate.py` runs
+exactly this; docs/replicas.md has the figures."""
+
+_LOG = {
+    "azure": LOG_OF_MANY,
+    "filesystem": LogOptions(rewrite_equal=True),
+    "memory": LogOptions(),
+}
 
 _FLUSH_SECONDS = KILL_AFTER_SECONDS - 2.0
 """Well before the supervisor kills: what is still pending then, the next process sequences."""
 
 
 def log_options(settings: Settings) -> LogOptions:
-    shared = settings.storage.kind == "azure"
-    return LogOptions(
+    return replace(
+        _LOG[settings.storage.kind],
         commit_seconds=settings.log.commit_interval_seconds,
-        # Looking for what others left behind costs three requests, and replicas may be many.
-        poll_seconds=_POLL_SECONDS_OF_MANY if shared else _POLL_SECONDS,
-        spread=_SPREAD_OF_MANY if shared else 0.0,
         max_owed=settings.log.max_pending,
         flush_seconds=_FLUSH_SECONDS,
-        rewrite_equal=settings.storage.kind == "filesystem",
     )
 
 

@@ -13,6 +13,7 @@ from secure_cache.storage.filesystem import FilesystemStore
 from secure_cache.storage.locks import FlockTurn
 from secure_cache.storage.memory import AlwaysTurn, MemoryStore
 from secure_cache.storage.ports import ObjectStore, Turn
+from secure_cache.tlog.turn import StoreTurn
 
 if TYPE_CHECKING:
     from secure_cache.storage.azure_blob import StorageCall
@@ -112,7 +113,9 @@ def _azure(
 ) -> Stores:
     account = connect(storage, environ=environ, tell=tell)
     where = places_of(storage, host=account.endpoint.host, account=name_of(account, storage))
-    return Stores(**open_azure(account, storage), turn=AlwaysTurn(), where=where)
+    stores = open_azure(account, storage)
+    turn = StoreTurn(stores["head"], random_bytes=os.urandom)
+    return Stores(**stores, turn=turn, where=where)
 
 
 def _memory() -> Stores:
