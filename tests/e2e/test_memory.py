@@ -7,11 +7,14 @@ import threading
 import time
 
 import pytest
+from world.server import Server
+from world.storage import OnAzurite
 from world.wire import connect, request
 
 MIB = 1024 * 1024
 CONCURRENT = 20
 ALLOWED = 200 * MIB
+ALLOWED_OVER_AZURE = 150 * MIB
 BLOCK = os.urandom(MIB)
 
 
@@ -128,3 +131,26 @@ def test_readers_that_do_not_read_need_little_memory(make_server):
             context.__exit__(None, None, None)
     assert watch.most <= ALLOWED, f"{watch.most // MIB} MiB above idle"
     assert server.get(token, "1").status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("tier", [False, True], ids=["without-tier", "with-tier"])
+def test_one_gibibyte_up_and_down_over_azure_needs_little_memory(azurite, tmp_path, tier):
+    environment = {"SECURE_CACHE_LOCAL_TIER__PATH": str(tmp_path / "tier")} if tier else {}
+    server = Server(tmp_path / "server", storage=OnAzurite(azurite), environment=environment)
+    try:
+        server.start()
+        token = server.token(branch="main")
+        # What the first request loads is not idle memory's fault.
+        server.put(token, "1000000", b"x" * 10 * MIB)
+        server.get(token, "1000000")
+        size = int(os.environ.get("SECURE_CACHE_TEST_ARTIFACT_MIB", "1024"))
+        with Watch(server) as watch:
+            assert _upload(server.port, token, 1, size) == 200
+            uploading = watch.most
+            assert _download(server.port, token, 1, size)
+        assert uploading <= ALLOWED_OVER_AZURE, f"upload: {uploading // MIB} MiB above idle"
+        assert watch.most <= ALLOWED_OVER_AZURE, f"download: {watch.most // MIB} MiB above idle"
+    finally:
+        server.remove()

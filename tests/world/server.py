@@ -87,19 +87,27 @@ class Server:
         options: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
         storage: "Storage | None" = None,
+        replica_of: "Server | None" = None,
     ):
         place = storage.place() if storage is not None else None
+        home = directory if replica_of is None else replica_of.directory
         self.directory = directory
-        self.config = directory / "secure-cache.toml"
-        self.policy = directory / "policy.yaml"
-        self.data = directory / "data"
+        self.config = home / "secure-cache.toml"
+        self.policy = home / "policy.yaml"
+        self.data = home / "data"
         self.workers = workers
         self.options = options
         # What reaches the store is in the environment of every command, not of the server alone.
         self._place = {} if place is None else place.environment
+        if replica_of is not None:
+            self._place = replica_of._place
         self.environment = (environment or {}) | self._place
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        if replica_of is not None:
+            # Settings, policy and keys are the other one's; what it prints is its own.
+            directory.mkdir()
+            return
         init = () if place is None else place.options
         done = cli("init", directory, *init, environment=self._place)
         assert done.returncode == 0, done.stderr
