@@ -140,7 +140,7 @@ class Witnesses:
             await anyio.sleep(_POLL_SECONDS if asks else _PATIENCE_SECONDS / 6)
             try:
                 await self.refresh(asks=asks)
-            except (Unavailable, Broken) as error:
+            except (Unavailable, Broken, Misconfigured) as error:
                 self._tell("witness.not_asked", {"code": error.code, "why": str(error)})
 
     async def refresh(self, *, asks: bool = True) -> bool:

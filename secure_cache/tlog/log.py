@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 import anyio
 
 from secure_cache.model.clock import Clock, system_clock
-from secure_cache.model.errors import Broken, LogInconsistent, NotFound, Overloaded, Unavailable
+from secure_cache.model.errors import (
+    Broken,
+    LogInconsistent,
+    Misconfigured,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectStore, Turn
 from secure_cache.tlog.commits import CommitIndex
@@ -153,7 +160,7 @@ class LogService(LogReader):
         self._owed_entries = 0
         self._has_turn = False
         self._seen = ""
-        self._fault: Broken | None = None
+        self._fault: Broken | Misconfigured | None = None
 
     @property
     def owed(self) -> int:
@@ -161,7 +168,7 @@ class LogService(LogReader):
         return self._owed_entries
 
     @property
-    def fault(self) -> Broken | None:
+    def fault(self) -> Broken | Misconfigured | None:
         """Why the log takes nothing at the moment; None when all is well."""
         return self._fault
 
@@ -246,7 +253,9 @@ class LogService(LogReader):
             else:
                 await self._pause(self._options.commit_seconds)
             await self._settle()
-        except Broken as error:
+        except (Broken, Misconfigured) as error:
+            # Misconfigured: a container that somebody has deleted. Look-ups must go on: a server
+            # that ends is a red build.
             self._fault = error
             self._tell("log.faulted", {"code": error.code, "why": str(error)})
             await self._pause(self._options.poll_seconds)
@@ -271,7 +280,7 @@ class LogService(LogReader):
             if anyio.current_time() - self._step_began < _LONGEST_PASS_SECONDS:
                 try:
                     self._has_turn &= await self._turn.keep()
-                except (Broken, Unavailable):
+                except (Broken, Misconfigured, Unavailable):
                     self._has_turn = False
 
     async def _pass(self) -> bool:
@@ -312,7 +321,7 @@ class LogService(LogReader):
     async def _flush_at_end(self) -> None:
         try:
             done = await self.flush()
-        except (Unavailable, Broken) as error:
+        except (Unavailable, Broken, Misconfigured) as error:
             self._tell("log.unavailable", {"code": error.code, "why": str(error)})
         else:
             if not done:
