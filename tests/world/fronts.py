@@ -1,4 +1,4 @@
-"""The TLS fronts of deploy/, run as they are shipped but for names, ports and paths."""
+"""The TLS front of deploy/, run as it is shipped but for names, ports and paths."""
 
 import os
 import shutil
@@ -15,7 +15,6 @@ from world.server import free_port, wait_until
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NGINX = DEPLOY / "nginx" / "secure-cache.conf"
-CADDY = DEPLOY / "caddy" / "Caddyfile"
 
 
 @dataclass(frozen=True)
@@ -82,39 +81,7 @@ def nginx_front(folder: Path, upstreams: Sequence[int]) -> Iterator[Front]:
         yield Front(port, ssl.create_default_context(cafile=str(folder / "pem")))
 
 
-@contextmanager
-def caddy_front(folder: Path, upstreams: Sequence[int]) -> Iterator[Front]:
-    program = shutil.which("caddy")
-    if program is None:
-        missing("caddy", "apt-get install caddy")
-    port = free_port()
-    folder.mkdir()
-    config = folder / "Caddyfile"
-    # No port 80 and no change of the machine's own trust.
-    quiet = "admin off\n\tauto_https disable_redirects\n\tskip_install_trust\n"
-    config.write_text(with_changes(CADDY.read_text(), [("admin off\n", quiet)]))
-    environment = {
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
-        "PATH": os.environ["PATH"],
-        "SECURE_CACHE_SITE": f"https://localhost:{port}",
-        "SECURE_CACHE_UPSTREAMS": " ".join(f"127.0.0.1:{upstream}" for upstream in upstreams),
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "run", "--config", str(config), "--adapter", "caddyfile"],
-            env=environment,
-            stderr=log,
-        )
-    root = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-    with _ended(process):
-        _wait_for(port, process)
-        wait_until(root.is_file, "Caddy's own authority")
-        yield Front(port, ssl.create_default_context(cafile=str(root)))
-
-
-FRONTS = {"nginx": nginx_front, "caddy": caddy_front}
+FRONTS = {"nginx": nginx_front}
 
 
 @contextmanager
