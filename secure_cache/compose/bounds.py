@@ -14,8 +14,8 @@ LOG_OF_MANY = LogOptions(
     poll_seconds=5.0,
     spread=0.5,
     max_gap_seconds=0.25,
-    # Half of the connections, so that reads and deletes of the log leave some to the requests.
-    sequencer=SequencerLimits(at_once=32),
+    # Fewer than the connections of a process: whoever sequences serves requests too.
+    sequencer=SequencerLimits(at_once=48),
 )
 """How replicas work together that share nothing but a storage account. `bench/simulate.py` runs
 exactly this; docs/replicas.md has the figures."""

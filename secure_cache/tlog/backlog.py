@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ class Waiting:
         ready: what the next commit takes in, in order.
         spent: what is in the log already: leftovers, and late re-creations.
         boots: every boot of which there is anything.
+        of: how many could be taken in, if a commit had no limits.
         stranded: batches that have no predecessor, neither here nor in the log.
     """
 
@@ -35,6 +36,7 @@ class Waiting:
     spent: tuple[BatchName, ...]
     boots: frozenset[str]
     stranded: tuple[BatchName, ...] = ()
+    of: int = 0
 
 
 class Backlog:
@@ -65,24 +67,25 @@ class Backlog:
                 sizes[name] = info.size
         consumed = {name.boot: head.consumed_of(name.boot) for name in sizes}
         found = sort_batches(sizes, consumed)
-        return Waiting(
-            tuple(self._take(found.ready, sizes)), found.spent, found.boots, found.stranded
-        )
+        return replace(found, ready=tuple(self._take(found.ready, sizes)), of=len(found.ready))
 
     async def read(self, names: Sequence[BatchName]) -> list[tuple[BatchName, tuple[bytes, ...]]]:
-        """The leaves of each.
+        """The leaves of each. What was read is kept until the next call, so that a store that
+        refuses one request of many does not have them all repeated.
 
         Raises:
             NotFound: one is gone; another replica has finished with it.
             LogInconsistent: one is damaged.
             StorageUnavailable: the store did not answer.
         """
+        kept = self._fetched
+        self._fetched = fetched = {name: kept[name] for name in names if name in kept}
 
         async def one(name: BatchName) -> tuple[BatchName, tuple[bytes, ...]]:
-            if name in self._fetched:
-                return name, self._fetched[name]
-            stored = await self._store.get(str(name), max_bytes=MAX_BATCH_BYTES)
-            return name, decode_batch(stored.data)
+            if name not in fetched:
+                stored = await self._store.get(str(name), max_bytes=MAX_BATCH_BYTES)
+                fetched[name] = decode_batch(stored.data)
+            return name, fetched[name]
 
         return await together([partial(one, name) for name in names], at_once=self._at_once)
 
@@ -93,11 +96,10 @@ class Backlog:
         What fails here fails once more, and counts, when it is needed.
         """
         with contextlib.suppress(SecureCacheError):
-            waiting = await self.look(head)
-            self._fetched = dict(await self.read(waiting.ready))
+            await self.read((await self.look(head)).ready)
 
     def forget(self) -> None:
-        """Drop what was read ahead."""
+        """Drop what was read."""
         self._fetched = {}
 
     def _take(

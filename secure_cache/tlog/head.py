@@ -4,7 +4,7 @@ It assigns indexes: its `batches`, in order, are the entries from `prev_size` on
 copy stays under `commit/<size>` for each size that the log ever had.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Self
 
 import msgspec
@@ -92,6 +92,20 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def consumed_of(self, boot: str) -> int:
         mark = self.consumed.get(boot)
         return 0 if mark is None else mark.sequence
+
+    def forget_idle_boots(self, before: int, *, but: Container[str]) -> None:
+        """Drop the marks of boots that had long been idle before we looked at what is pending.
+
+        A writer leaves such a boot, so nothing of it can have appeared after our look, however
+        long this process has slept since.
+
+        Args:
+            before: idle since then, seconds since 1970, counted from the look.
+            but: these stay.
+        """
+        for boot, mark in list(self.consumed.items()):
+            if mark.at <= before and boot not in but:
+                del self.consumed[boot]
 
     def first_indexes(self) -> Mapping[str, int]:
         """For each batch of this commit, the index of its first entry."""

@@ -261,6 +261,7 @@ class LogService(LogReader):
             await self._pause(self._options.poll_seconds)
         except Unavailable as error:
             self._tell("log.unavailable", {"code": error.code, "why": str(error)})
+            self._writer.gap_seconds = self._longer(self._writer.gap_seconds, 2.0)
             await self._pause(self._options.commit_seconds)
         else:
             if self._fault is not None:
@@ -268,6 +269,8 @@ class LogService(LogReader):
                 self._tell("log.recovered", {})
 
     def _until_next_commit(self) -> float:
+        if self._sequencer.is_behind:
+            return 0.0
         gone = anyio.current_time() - self._step_began
         return max(0.0, self._spread(self._options.commit_seconds) - gone)
 
@@ -309,10 +312,11 @@ class LogService(LogReader):
         together, the more each puts into one."""
         gap = self._writer.gap_seconds
         if batches > _MANY_BATCHES:
-            gap = (gap + 0.01) * min(4.0, batches / _MANY_BATCHES)
-        elif batches < _MANY_BATCHES / 2:
-            gap = 0.8 * gap - 0.001
-        return min(max(gap, 0.0), self._options.max_gap_seconds)
+            return self._longer(gap, min(4.0, batches / _MANY_BATCHES))
+        return max(0.0, 0.8 * gap - 0.001) if batches < _MANY_BATCHES / 2 else gap
+
+    def _longer(self, gap: float, factor: float) -> float:
+        return min((gap + 0.01) * factor, self._options.max_gap_seconds)
 
     def _strike(self, head: Head) -> None:
         for name in [name for name in self._owed if name.sequence <= head.consumed_of(name.boot)]:

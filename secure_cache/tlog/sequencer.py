@@ -36,6 +36,7 @@ from secure_cache.model.errors import (
     Malformed,
     NoQuorum,
     NotFound,
+    StorageUnavailable,
 )
 from secure_cache.storage import layout
 from secure_cache.storage.ports import ObjectStore
@@ -84,6 +85,8 @@ class StoredHead:
 
 class Sequencer:
     """One replica's sequencer. Its passes must not overlap each other; those of replicas may.
+
+    After a pass, `is_behind` says that the limits of a commit left ready batches to the next.
 
     Args:
         tiles: where full tiles and bundles and commit copies go.
@@ -144,6 +147,7 @@ class Sequencer:
         self._ready: tuple[Checkpoint, Edge, bytes] | None = None
         self._written: tuple[Head, Growth] | None = None
         self._newest_head = 0
+        self.is_behind = False
 
     async def step(self) -> bool:
         """One pass. True when it found something to do, so that there may be more.
@@ -164,8 +168,13 @@ class Sequencer:
         except Malformed as error:
             self._forget()
             raise LogInconsistent("something stored in the log is not well formed") from error
+        except StorageUnavailable:
+            # Batches never change: those that were read are as good as new.
+            self._forget()
+            raise
         except BaseException:
             self._forget()
+            self._backlog.forget()
             raise
 
     async def check(self) -> None:
@@ -213,6 +222,7 @@ class Sequencer:
             return await self._help(published, stored)
         looked_at = int(self._clock())
         waiting = await self._backlog.look(stored.head)
+        self.is_behind = waiting.of > len(waiting.ready)
         self._sweeper.add_batches(waiting.spent)
         if not waiting.ready:
             return False
@@ -223,7 +233,9 @@ class Sequencer:
         edge, tail = await self._edge(published)
         growth = await self._grow(edge, tail, [leaf for _, leaves in batches for leaf in leaves])
         new = self._next_head(stored.head, batches, growth)
-        self._forget_boots(new, looked_at, waiting.boots)
+        # A boot of which anything was pending keeps its mark, or a late re-creation of its first
+        # batch would be logged again.
+        new.forget_idle_boots(looked_at - self._limits.forget_boot_seconds, but=waiting.boots)
         if not await self._commit(stored, new, growth):
             return True
         complete = partial(self._complete, new, growth)
@@ -376,18 +388,6 @@ class Sequencer:
             at=now,
         )
 
-    def _forget_boots(self, head: Head, looked_at: int, seen: frozenset[str]) -> None:
-        """Drop the marks of boots that had long been idle before we looked at what is pending.
-
-        A writer leaves such a boot, so nothing of it can have appeared after our look, however
-        long this process has slept since. One of which anything was pending keeps its mark, or
-        a late re-creation of its first batch would be logged again.
-        """
-        before = looked_at - self._limits.forget_boot_seconds
-        for boot, mark in list(head.consumed.items()):
-            if mark.at <= before and boot not in seen:
-                del head.consumed[boot]
-
     def _reader(self, checkpoint: Checkpoint) -> TreeReader:
         return TreeReader(self._fetch, checkpoint, cache=self._cache, fanout=self._fanout)
 
@@ -395,5 +395,4 @@ class Sequencer:
         self._is_checked = False
         self._ready = None
         self._written = None
-        self._backlog.forget()
         self._cache.clear()
