@@ -69,7 +69,8 @@ class Scene:
         latency: median seconds of a storage request.
         rate: entries a second.
         seconds: how long entries arrive.
-        turn: `store`, or `none`: everybody sequences.
+        turn: `store`; `none`: everybody sequences; `stuck`: a broken one, which lets some
+            believe that the turn is theirs for ever and some that it is lost at once.
         limit: requests a second of the account; 0: none.
         deaths: how many replicas are killed.
         commit_seconds: `log.commit_interval_seconds`.
@@ -129,6 +130,19 @@ class Replica:
     log: LogService | None = None
     is_dead: bool = False
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class StuckTurn:
+    """A hint that is wrong as often as right."""
+
+    async def try_take(self) -> bool:
+        return int(anyio.current_time()) % 2 == 0
+
+    async def keep(self) -> bool:
+        return int(anyio.current_time()) % 3 == 0
+
+    async def give_back(self) -> None:
+        """Never mind."""
 
 
 class Simulation:
@@ -207,9 +221,14 @@ class Simulation:
                     raise
 
     def turn(self, head: SlowStore) -> Turn:
-        if self.scene.turn == "none":
-            return AlwaysTurn()
-        return StoreTurn(head, random_bytes=self.random.randbytes)
+        match self.scene.turn:
+            case "store":
+                return StoreTurn(head, random_bytes=self.random.randbytes)
+            case "none":
+                return AlwaysTurn()
+            case "stuck":
+                return StuckTurn()
+        raise ValueError(self.scene.turn)
 
     async def kill_some(self, group: TaskGroup) -> None:
         for _ in range(self.scene.deaths):
@@ -380,7 +399,9 @@ def main() -> int:
     parser.add_argument("--latency", type=numbers, default=[5, 20, 100], help="ms")
     parser.add_argument("--rate", type=float, default=1000, help="entries a second, of all")
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--turn", default="store", help="store, none, or both: store,none")
+    parser.add_argument(
+        "--turn", default="store", help="store, none, stuck, or several: store,none"
+    )
     parser.add_argument("--limit", type=int, default=0, help="requests/s of the account")
     parser.add_argument("--deaths", type=int, default=0)
     parser.add_argument("--commit-seconds", type=float, default=1.0)

@@ -403,7 +403,9 @@ class World:
             "signer": self.signer,
             "clock": lambda: self.now,
             "new_nonce": lambda: self.random.randbytes(16).hex(),
-            "limits": SequencerLimits(batches=self.random.choice((1, 2, 64))),
+            "limits": SequencerLimits(
+                batches=self.random.choice((1, 2, 64)), at_once=self.random.choice((1, 2, 16))
+            ),
             "rewrite_equal": self.is_one_folder and self.random.random() < 0.5,
             "fanout": self.fanout,
         }

@@ -31,6 +31,9 @@ class SharedTurn:
                 turn.taken += 1
                 return True
 
+            async def keep(self):
+                return turn.holder == name
+
             async def give_back(self):
                 assert turn.holder == name
                 turn.holder = None

@@ -108,7 +108,7 @@ class DoesNotHelp(Sequencer):
     ("variant", "failure"),
     [
         (SignsBeforeTheCommit, "fork"),
-        (RemembersOnlyTheLastCommit, "duplicate|consumed|out of order"),
+        (RemembersOnlyTheLastCommit, "duplicate|consumed|out of order|committed batch is missing"),
         (WritesTilesBeforeTheCommit, "tile differs|other bytes"),
         (DoesNotHelp, "edge|missing|not what the head extends|grow"),
     ],
