@@ -1,4 +1,4 @@
-"""An installation from requirements/run.txt alone, which lacks the Azure SDK, lacks nothing else."""
+"""An installation from requirements/run.txt alone lacks the Azure SDK, and nothing else."""
 
 import subprocess
 import sys
