@@ -5,7 +5,7 @@ Six stores, which may be six containers with different rights, or folders of one
     artifacts   <yyyy-mm-dd>/<entry id>                    immutable bytes
     records     <project>/<kind>/<sha256 of id>/<sha256 of key>, small artifacts behind them
     tiles       tile/... when full, commit/<size>          C2SP tlog-tiles; written once, kept
-    head        head, checkpoint                           swapped, never deleted
+    head        head, checkpoint, turn                     swapped, never deleted
     pending     pending/<boot>/<seq>, tile/....p/<width>   the only one that the log deletes in
     state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,
                 keys/<n>, log/<n>, seen/checkpoint, seen/contradiction/<sha256>

@@ -37,6 +37,7 @@ __all__ = ["LogOptions", "LogService", "Tell", "create_log"]
 
 _KEEP_SECONDS = 1.0
 _LONGEST_PASS_SECONDS = 60.0
+_OVERDUE_SECONDS = 30.0
 _MANY_BATCHES = 128
 """Of one commit, which is about one second: so many are read and deleted with ease."""
 
@@ -158,6 +159,7 @@ class LogService(LogReader):
         self._wake = anyio.Event()
         self._owed: dict[BatchName, int] = {}
         self._owed_entries = 0
+        self._settled_at = 0.0
         self._has_turn = False
         self._seen = ""
         self._fault: Broken | Misconfigured | None = None
@@ -251,6 +253,8 @@ class LogService(LogReader):
                     with anyio.CancelScope(shield=True):
                         await self._turn.give_back()
             else:
+                if self._is_overdue():
+                    await self._pass()
                 await self._pause(self._options.commit_seconds)
             await self._settle()
         except (Broken, Misconfigured) as error:
@@ -267,6 +271,11 @@ class LogService(LogReader):
             if self._fault is not None:
                 self._fault = None
                 self._tell("log.recovered", {})
+
+    def _is_overdue(self) -> bool:
+        """Whoever has the turn brings nothing of ours into the tree. It is a hint, no more."""
+        waited = anyio.current_time() - self._settled_at
+        return bool(self._owed) and waited > _OVERDUE_SECONDS
 
     def _until_next_commit(self) -> float:
         if self._sequencer.is_behind:
@@ -319,7 +328,10 @@ class LogService(LogReader):
         return min((gap + 0.01) * factor, self._options.max_gap_seconds)
 
     def _strike(self, head: Head) -> None:
-        for name in [name for name in self._owed if name.sequence <= head.consumed_of(name.boot)]:
+        done = [name for name in self._owed if name.sequence <= head.consumed_of(name.boot)]
+        if done:
+            self._settled_at = anyio.current_time()
+        for name in done:
             self._owed_entries -= self._owed.pop(name)
 
     async def _flush_at_end(self) -> None:
@@ -332,6 +344,8 @@ class LogService(LogReader):
                 self._tell("log.unavailable", {"code": "flush", "why": "no time left"})
 
     def _owe(self, name: BatchName, count: int) -> None:
+        if not self._owed:
+            self._settled_at = anyio.current_time()
         self._owed[name] = count
         self._owed_entries += count
         self._wake.set()

@@ -193,3 +193,28 @@ def test_replicas_with_turns_share_a_log_and_survive_the_death_of_whoever_has_it
         assert len(await check_log(store, SIGNER, acked=acked)) == 60
 
     play(story)
+
+
+def test_whoever_has_the_turn_for_ever_and_does_nothing_cannot_stop_the_log(play):
+    async def story():
+        store = MemoryStore()
+        await new_log(store)
+        idle, turn = turns(store, 2)
+        assert await idle.try_take()
+        log = open_log(store, turn=turn)
+        async with anyio.create_task_group() as group, log.running():
+
+            async def hold():
+                while await idle.keep():  # noqa: ASYNC110 - a beat, no event
+                    await anyio.sleep(1)
+
+            group.start_soon(hold)
+            await log.append(b"entry")
+            await anyio.sleep(20)
+            assert log.owed == 1
+            await anyio.sleep(20)
+            assert log.owed == 0
+            assert (await log.published()).size == 1
+            group.cancel_scope.cancel()
+
+    play(story)
