@@ -132,7 +132,7 @@ def _begin(connection: sqlite3.Connection, path: Path) -> None:
         raise Misconfigured(f"{path} is not an audit index: name a file that is not there yet")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA cache_size = {-(64 << 10)}")
+    connection.execute(f"PRAGMA cache_size = {-(16 << 10)}")
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _schema(connection):

@@ -7,6 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -209,6 +211,22 @@ def test_killing_the_builder_costs_at_most_a_batch(tmp_path, folder, apart):
     process = builder(tmp_path, folder, apart=apart)
     assert process.communicate()[0].strip().endswith("done")
     assert all_rows(opened(tmp_path)) == rows_of(LEAVES)
+    # Those who helped the killed ones have noticed, and are gone.
+    deadline = time.monotonic() + 20
+    while helpers_of(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def helpers_of(folder):
+    """The command lines of processes that build an index in this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = process.read_bytes().split(b"\0")
+            if b"secure_cache.audit.worker" in words and str(folder).encode() in b" ".join(words):
+                found.append(words)
+    return found
 
 
 def test_one_builds_and_others_read(tmp_path, folder):

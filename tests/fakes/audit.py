@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 import anyio
-from fakes.logs import open_log
+from fakes.logs import new_log
 from fakes.statements import ENTRY, ed25519_signer, signed
 from hypothesis import strategies as st
 
@@ -26,7 +26,6 @@ from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.commit import grow
 from secure_cache.tlog.edge import Edge
 from secure_cache.tlog.merkle import leaf_hash
-from secure_cache.tlog.proof import verify_consistency  # noqa: F401 - for those who forge logs
 from secure_cache.tlog.reader import TreeReader
 from secure_cache.tlog.tiles import FANOUT
 
@@ -183,8 +182,6 @@ def random_leaves(count, seed=1):
 
 async def real_log(leaves, store=None):
     """A real log in memory, with these leaves published in it."""
-    from fakes.logs import new_log
-
     log = await new_log(MemoryStore() if store is None else store)
     await add_to(log, leaves)
     return log
@@ -195,6 +192,3 @@ async def add_to(log, leaves):
         for leaf in leaves:
             await log.append(leaf)
         assert await log.flush(60)
-
-
-__all__ = ["open_log"]

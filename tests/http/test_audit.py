@@ -15,6 +15,7 @@ from fakes.app_world import AppWorld
 from fakes.statements import flipped
 
 from secure_cache.audit.filters import NAMES
+from secure_cache.audit.index import AuditIndex
 from secure_cache.audit.row import Row
 from secure_cache.compose import auditing
 from secure_cache.model.digest import Digest
@@ -437,6 +438,27 @@ async def test_a_damaged_index_never_keeps_the_server_from_serving(world, monkey
         index_of(world).unlink()
         await desk.indexed(1)
         assert (await world.request("GET", "/readyz")).json()["checks"]["audit"] == "ok"
+
+
+async def test_helping_processes_come_when_there_is_much_to_do_and_go(world, monkeypatch):
+    monkeypatch.setattr(auditing, "_MANY", 2)
+    monkeypatch.setattr(auditing, "_QUIET_ROUNDS", 1)
+    used = []
+    real = AuditIndex.building
+
+    def building(self, *, apart=False, niceness=0):
+        used.append((apart, niceness))
+        return real(self, apart=apart, niceness=niceness)
+
+    monkeypatch.setattr(AuditIndex, "building", building)
+    async with running(world) as desk:
+        await stored(world, world.main(), *map(str, range(8)))
+        await desk.indexed(8)
+        (row,) = await desk.all(key="7")
+        assert (await desk.ask(f"entries/{row['index']}"))["state"]["state"] == "served"
+        await stored(world, world.main(), "88")
+        await desk.indexed(9)
+    assert used
 
 
 async def test_the_schema_names_the_api(world):
