@@ -246,7 +246,7 @@ def table(rows: list[Figures]) -> str:
             "GET p50 / p99 ms": f"{row.get_p50:.1f} / {row.get_p99:.1f}",
             "refused": str(row.refused),
             "commits": str(row.commits),
-            "lost swaps": str(row.lost_swaps),
+            "lost swaps (head, turn)": str(row.lost_swaps),
             "storage requests for each PUT": f"{row.storage_requests_per_put:.1f}",
             "cores: servers": f"{row.processor_servers:.2f}",
             "cores: storage": f"{row.processor_storage:.2f}",
