@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from fakes.cache_world import POLICY
@@ -154,7 +156,7 @@ def lent(tmp_path):
     if os.geteuid() != 0:
         missing("root", "run the tests as root, as .ci/run does")
     # Not below pytest's own folder, which only root may enter.
-    place = tmp_path.parent.parent.parent / f"secure-cache-lent-{os.getpid()}"
+    place = Path(tempfile.gettempdir()) / f"secure-cache-lent-{os.getpid()}"
     place.mkdir(mode=0o755)
     create_keystore(place / "keys", log_origin="cache.acme.example/log", now=NOW)
     yield place
