@@ -90,6 +90,7 @@ def questions(index: AuditIndex, chance: random.Random) -> list[Question]:
         asked += _pages(index, "time", _time(row, chance), chance)
         asked += _pages(index, "size", _sizes(row, chance), chance)
         asked += list(_combined(index, row, chance.choice(rows), chance))
+        asked += list(_timelines(index, row, chance))
     for group in GROUPS:
         asked += [(f"group {group}", partial(index.count_by, group))] * 5
     return asked
@@ -110,6 +111,17 @@ def _combined(index: AuditIndex, row: Row, other: Row, chance: random.Random) ->
         yield from _pages(index, "combined", given, chance)
         group = chance.choice(list(GROUPS))
         yield "combined group", partial(index.count_by, group, Filter.parse(given))
+
+
+def _timelines(index: AuditIndex, row: Row, chance: random.Random) -> Iterator[Question]:
+    """All time, a quarter and a week, by day or hour; with and without a filter."""
+    yield "timeline, all", index.timeline
+    since = row.at or 0
+    for days in (7, 90):
+        time = {"since": [rfc3339(since)], "until": [rfc3339(since + days * 86_400)]}
+        name = chance.choice(("project", "subject", "rule", "actor"))
+        for given in (time, time | {name: [getattr(row, name) or "x"]}):
+            yield f"timeline, {days} days", partial(index.timeline, Filter.parse(given))
 
 
 def _pages(

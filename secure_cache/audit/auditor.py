@@ -21,6 +21,7 @@ from secure_cache.audit.queries import Counts, Page, PageRequest
 from secure_cache.audit.quick import read_leaf
 from secure_cache.audit.reading import statement_of
 from secure_cache.audit.row import UNREADABLE, Row
+from secure_cache.audit.timeline import Bucket, Timeline
 from secure_cache.model.clock import Clock, rfc3339
 from secure_cache.model.entry import Entry
 from secure_cache.model.errors import CorruptObject, DamagedIndex, NotFound
@@ -153,6 +154,10 @@ class Auditor:
     async def count_by(self, group: str, wanted: Filter, *, limit: int) -> Counts:
         """Raises: WrongFilter."""
         return await self._in_thread(partial(self._index.count_by, group, wanted, limit=limit))
+
+    async def timeline(self, wanted: Filter, bucket: Bucket | None = None) -> Timeline:
+        """How many entries match, by time, tier and event. Raises: WrongFilter."""
+        return await self._in_thread(partial(self._index.timeline, wanted, bucket))
 
     async def export(self, wanted: Filter, page: PageRequest) -> AsyncIterator[tuple[Row, ...]]:
         """All rows that match, some at a time, as they are indexed at the first of them.

@@ -36,6 +36,7 @@ from secure_cache.audit.row import Row
 from secure_cache.audit.schema import connect, faults_of, rebuild_hint
 from secure_cache.audit.segment import GROUPS
 from secure_cache.audit.state import SEGMENT_ROWS, IndexState, read_state
+from secure_cache.audit.timeline import Bucket, Timeline, choose_bucket, timeline
 from secure_cache.model.errors import DamagedIndex, NotFound, Overloaded, WrongFilter
 
 EVERYTHING = Filter()
@@ -133,6 +134,15 @@ class AuditIndex:
             raise WrongFilter(f"group: one of {', '.join(GROUPS)}")
         with self._reading() as (connection, state):
             return Query(connection, state, wanted).counts(group, limit=limit)
+
+    def timeline(self, wanted: Filter = EVERYTHING, bucket: Bucket | None = None) -> Timeline:
+        """How many entries match, by time, tier and event; by hours for at most a week.
+
+        Raises: WrongFilter: hours of a longer time.
+        """
+        chosen = choose_bucket(wanted, bucket)
+        with self._reading() as (connection, state):
+            return timeline(Query(connection, state, wanted), chosen)
 
     def entry(self, index: int) -> Row:
         """One row. Raises: NotFound."""

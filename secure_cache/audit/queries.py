@@ -91,6 +91,16 @@ class Query:
         self._wanted = wanted
         self._rows = state.segment
 
+    @property
+    def size(self) -> int:
+        """How many entries are indexed."""
+        return self._state.size
+
+    @property
+    def segments(self) -> int:
+        """How many segments are full."""
+        return self._state.segments
+
     def page(self, request: PageRequest) -> Page:
         """Raises: DamagedIndex."""
         numbers: list[int] = []
@@ -105,7 +115,7 @@ class Query:
         """How many entries match."""
         if self._wanted == Filter():
             return self._state.size
-        full = sum(self._members(segment).bit_count() for segment in range(self._state.segments))
+        full = sum(self.members(segment).bit_count() for segment in range(self.segments))
         where, values = _where(self._wanted)
         sql = f"SELECT count(*) FROM entries WHERE number >= ?{where}"  # noqa: S608 - our names
         (tail,) = self._connection.execute(sql, (self._tail, *values)).fetchone()
@@ -114,7 +124,7 @@ class Query:
     def counts(self, group: str, *, limit: int) -> Counts:
         """By one of `GROUPS`."""
         found: Counter[str | None] = Counter()
-        for segment in range(self._state.segments):
+        for segment in range(self.segments):
             self._count_segment(segment, group, found)
         label_of = GROUPS[group]
         for row in self._tail_rows():
@@ -126,13 +136,13 @@ class Query:
     @property
     def _tail(self) -> int:
         """The first entry after the last full segment."""
-        return self._state.segments * self._rows
+        return self.segments * self._rows
 
     def _tail_rows(self) -> list[Row]:
         return rows_between(self._connection, self._tail, self._state.size)
 
     def _count_segment(self, segment: int, group: str, found: Counter[str | None]) -> None:
-        members = self._members(segment)
+        members = self.members(segment)
         if not members:
             return
         grouping = list(GROUPS).index(group)
@@ -190,14 +200,15 @@ class Query:
     def _within(self, segment: int, low: int, high: int) -> int:
         """The members of a segment from entry `low` up to, not including, `high`."""
         first = segment * self._rows
-        members = self._members(segment)
+        members = self.members(segment)
         if high < first + self._rows:
             members &= everything(high - first)
         if low > first:
             members = members >> (low - first) << (low - first)
         return members
 
-    def _members(self, segment: int) -> int:
+    def members(self, segment: int) -> int:
+        """The rows of a full segment that match."""
         members = everything(self._rows)
         for condition in self._wanted.conditions:
             members &= self._posted(segment, condition)
@@ -220,16 +231,47 @@ class Query:
                     members |= decode_places(blob(row[0]), rows=self._rows)
         return members
 
-    def _between(self, segment: int, range_: Range) -> int:
+    def sets(self, segment: int, facet: str) -> dict[str, int]:
+        """The values of a facet in a full segment, and the rows that have each. For a facet with
+        few values."""
+        found = self._connection.execute(
+            "SELECT value, members FROM postings WHERE segment = ? AND facet = ?",
+            (segment, FACETS.index(facet)),
+        )
+        return {value: decode_places(blob(data), rows=self._rows) for value, data in found}
+
+    def slices(self, segment: int, column: str) -> Slices:
+        """One of `NUMBERS` in a full segment."""
+        low, high, digits = self._sliced(segment, column)
+        return Slices.decode(blob(digits), rows=self._rows, low=low, high=high)
+
+    def tail_counts(self, width: int) -> list[tuple[int | None, str | None, str, int]]:
+        """Of the rows after the last full segment: time divided by `width`, tier, event, and how
+        many match."""
+        where, values = _where(self._wanted)
+        found = self._connection.execute(
+            f'SELECT "at" / ?, tier, event, count(*) FROM entries WHERE number >= ?{where}'  # noqa: S608
+            " GROUP BY 1, 2, 3",
+            (width, self._tail, *values),
+        ).fetchall()
+        if any(not isinstance(row[0], int | None) for row in found):
+            raise DamagedIndex("a row says a time that is no number")
+        return found
+
+    def _sliced(self, segment: int, column: str) -> tuple[int, int, object]:
         row = self._connection.execute(
             "SELECT low, high, digits FROM slices WHERE segment = ? AND number = ?",
-            (segment, NUMBERS.index(range_.column)),
+            (segment, NUMBERS.index(column)),
         ).fetchone()
         if row is None:
             raise DamagedIndex(f"the numbers of segment {segment} are missing")
         low, high, digits = row
         if not isinstance(low, int) or not isinstance(high, int):
             raise DamagedIndex(f"the numbers of segment {segment} are not well formed")
+        return low, high, digits
+
+    def _between(self, segment: int, range_: Range) -> int:
+        low, high, digits = self._sliced(segment, range_.column)
         if _misses(range_, low, high):
             return 0
         slices = Slices.decode(blob(digits), rows=self._rows, low=low, high=high)

@@ -4,8 +4,7 @@ Statuses are true here: no build waits for these answers. Each question is told 
 own log, with who asked it: auditors are watched too.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
@@ -22,10 +21,11 @@ from secure_cache.audit.forms import (
 from secure_cache.audit.index import MAX_GROUPS
 from secure_cache.audit.row import Row
 from secure_cache.audit.segment import GROUPS
+from secure_cache.http.audit_answers import PRIVATE, attachment, file_answer, json_answer
+from secure_cache.http.audit_overviews import overview_routes
 from secure_cache.http.audit_question import PAGE_NAMES, AnyRequest, Asked
 from secure_cache.http.services import Services, TheCaller
 
-_PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _FORMATS = ("jsonl", "csv")
 
 
@@ -36,6 +36,7 @@ def audit_routes(services: Services) -> list[HTTPRouteHandler]:
         *_one_entry(services),
         *_forms_of_one_entry(services),
         *_overviews(services),
+        *overview_routes(services),
     ]
 
 
@@ -48,7 +49,7 @@ def _many_entries(services: Services) -> list[HTTPRouteHandler]:
             answer = await asked.auditor().query(wanted, page)
             asked.answered = len(answer.rows)
             last = answer.rows[-1].number if answer.more else None
-            return _json(
+            return json_answer(
                 {
                     "size": answer.size,
                     "entries": [row_document(row) for row in answer.rows],
@@ -71,7 +72,7 @@ def _many_entries(services: Services) -> list[HTTPRouteHandler]:
             return Stream(
                 _exported(first, rows, form),
                 media_type=kind,
-                headers=_PRIVATE | _attachment(f"audit.{form}"),
+                headers=PRIVATE | attachment(f"audit.{form}"),
             )
 
     return [entries, export]
@@ -84,7 +85,7 @@ def _one_entry(services: Services) -> list[HTTPRouteHandler]:
     ) -> Response[bytes]:
         async with Asked(services, caller, request) as asked:
             details = await asked.auditor().details(asked.index(index))
-            return _json(details.document())
+            return json_answer(details.document())
 
     return [entry]
 
@@ -97,7 +98,7 @@ def _forms_of_one_entry(services: Services) -> list[HTTPRouteHandler]:
         async with Asked(services, caller, request) as asked:
             number = asked.index(index)
             data = await asked.auditor().proof(number)
-            return _file(data, f"{number}.tlog-proof", "text/plain")
+            return file_answer(data, f"{number}.tlog-proof", "text/plain")
 
     @get("/audit/v1/entries/{index:str}/envelope", summary="Its exact bytes, the leaf")
     async def envelope(
@@ -106,7 +107,7 @@ def _forms_of_one_entry(services: Services) -> list[HTTPRouteHandler]:
         async with Asked(services, caller, request) as asked:
             number = asked.index(index)
             data = await asked.auditor().envelope(number)
-            return _file(data, f"{number}.leaf", "application/octet-stream")
+            return file_answer(data, f"{number}.leaf", "application/octet-stream")
 
     @get("/audit/v1/entries/{index:str}/bundle", summary="It as a Sigstore bundle")
     async def bundle(
@@ -115,7 +116,7 @@ def _forms_of_one_entry(services: Services) -> list[HTTPRouteHandler]:
         async with Asked(services, caller, request) as asked:
             number = asked.index(index)
             data = inert_json(await asked.auditor().bundle(number))
-            return _file(data, f"{number}.sigstore.json", "application/json")
+            return file_answer(data, f"{number}.sigstore.json", "application/json")
 
     return [proof, envelope, bundle]
 
@@ -128,13 +129,13 @@ def _overviews(services: Services) -> list[HTTPRouteHandler]:
             wanted, _ = asked.filter_and_page(frozenset({"group", "limit"}))
             group = asked.one("group", None)
             if group is None:
-                return _json({"total": await asked.auditor().count(wanted)})
+                return json_answer({"total": await asked.auditor().count(wanted)})
             limit = asked.number("limit", MAX_GROUPS, at_least=1, at_most=MAX_GROUPS)
             found = await asked.auditor().count_by(
                 asked.choice("group", group, tuple(GROUPS)), wanted, limit=limit
             )
             asked.answered = len(found.counts)
-            return _json(
+            return json_answer(
                 {
                     "size": found.size,
                     "total": found.total,
@@ -149,12 +150,12 @@ def _overviews(services: Services) -> list[HTTPRouteHandler]:
         async with Asked(services, caller, request) as asked:
             found = await asked.auditor().policies()
             asked.answered = len(found)
-            return _json({"policies": [policy.document() for policy in found]})
+            return json_answer({"policies": [policy.document() for policy in found]})
 
     @get("/audit/v1/status", summary="How far the index has come")
     async def status(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
         async with Asked(services, caller, request):
-            return _json(await services.audit.status())
+            return json_answer(await services.audit.status())
 
     return [counts, policies, status]
 
@@ -172,15 +173,3 @@ async def _exported(
 
 def _part(rows: tuple[Row, ...], form: str) -> bytes:
     return csv_lines(rows) if form == "csv" else b"".join(json_line(row) for row in rows)
-
-
-def _json(document: Mapping[str, Any]) -> Response[bytes]:
-    return Response(inert_json(document), media_type="application/json", headers=_PRIVATE)
-
-
-def _file(data: bytes, name: str, media_type: str) -> Response[bytes]:
-    return Response(data, media_type=media_type, headers=_PRIVATE | _attachment(name))
-
-
-def _attachment(name: str) -> dict[str, str]:
-    return {"content-disposition": f'attachment; filename="{name}"'}

@@ -1,5 +1,6 @@
 """The index against a naive list: any log, any filter, any page."""
 
+import sqlite3
 from datetime import UTC, datetime
 
 import anyio
@@ -12,8 +13,9 @@ from secure_cache.audit.filters import NAMES, Filter
 from secure_cache.audit.index import AuditIndex
 from secure_cache.audit.queries import PageRequest
 from secure_cache.audit.quick import read_leaf
+from secure_cache.audit.timeline import Bucket
 from secure_cache.model.clock import rfc3339
-from secure_cache.model.errors import NotFound, WrongFilter
+from secure_cache.model.errors import DamagedIndex, NotFound, WrongFilter
 
 DAY = 86_400
 
@@ -209,6 +211,68 @@ def test_one_entry_is_its_row(small_index):
     for number in (-1, 60):
         with pytest.raises(NotFound):
             index.entry(number)
+
+
+def counted_naively(rows, given, width):
+    counts = {}
+    for row in rows:
+        if naive(row, given):
+            start = None if row.at is None else row.at // width * width
+            counts[start, row.tier, row.event] = counts.get((start, row.tier, row.event), 0) + 1
+    return counts
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.data(), st.lists(leaf_choices, max_size=70), st.sampled_from([8, 16, 64]))
+def test_a_timeline_counts_each_entry_once_where_it_belongs(
+    tmp_path_factory, data, choices, segment
+):
+    leaves = [make_leaf(choice) for choice in choices]
+    rows = [read_leaf(number, leaf) for number, leaf in enumerate(leaves)]
+    index = built(tmp_path_factory.mktemp("timeline") / "index.sqlite", leaves, segment=segment)
+    for _ in range(6):
+        given = data.draw(filters(rows), label="filter")
+        found = index.timeline(Filter.parse(given), Bucket.DAY)
+        cells = {(cell.start, cell.tier, cell.event): cell.entries for cell in found.cells}
+        assert cells == counted_naively(rows, given, DAY)
+        assert (found.total, found.size) == (sum(cells.values()), len(rows))
+        starts = [cell.start for cell in found.cells]
+        assert starts == sorted(starts, key=lambda start: (start is None, start or 0))
+
+        low = data.draw(st.integers(0, 9 * 4)) * DAY // 4
+        given["since"], given["until"] = [rfc3339(T0 + low)], [rfc3339(T0 + low + 7 * DAY)]
+        by_hour = index.timeline(Filter.parse(given))
+        assert by_hour.bucket is Bucket.HOUR
+        assert {(cell.start, cell.tier, cell.event): cell.entries for cell in by_hour.cells} == (
+            counted_naively(rows, given, 3600)
+        )
+    index.close()
+
+
+def test_hours_are_counted_for_a_week_at_most(small_index):
+    index, _ = small_index
+    since = "2026-01-01T00:00:00Z"
+    for long in ({}, {"since": [since]}, {"since": [since], "until": ["2026-01-08T01:00:00Z"]}):
+        assert index.timeline(Filter.parse(long)).bucket is Bucket.DAY
+        with pytest.raises(WrongFilter, match="hour needs since and until, at most 7 days"):
+            index.timeline(Filter.parse(long), Bucket.HOUR)
+
+
+def test_a_timeline_over_sets_that_were_changed_is_refused(tmp_path):
+    path = tmp_path / "index.sqlite"
+    index = built(path, random_leaves(40))
+    index.close()
+    connection = sqlite3.connect(path)
+    changed = connection.execute(
+        "DELETE FROM postings WHERE segment = 0 AND facet = 0 AND value = 'stored'"
+    )
+    assert changed.rowcount == 1
+    connection.commit()
+    connection.close()
+    index = AuditIndex.open(path, segment=16)
+    with pytest.raises(DamagedIndex, match="segment 0"):
+        index.timeline()
+    index.close()
 
 
 def test_counts_may_be_cut_and_say_so(small_index):
