@@ -208,10 +208,14 @@ class Auditor:
         except CorruptObject as error:
             raise NotFound(f"entry {index} is no statement") from error
 
-    async def policies(self) -> list[PolicyInForce]:
-        """The history of policies, the first one first."""
+    async def policies(self, sha256: str | None = None) -> list[PolicyInForce]:
+        """The history of policies, or of one of them, the first event first.
+
+        Raises: WrongFilter: `sha256` is no digest.
+        """
         found: list[PolicyInForce] = []
-        wanted = Filter.parse({"event": ["policy"]})
+        given = {} if sha256 is None else {"policy_sha256": [sha256]}
+        wanted = Filter.parse({"event": ["policy"], **given})
         async for rows in self.export(wanted, PageRequest()):
             found += [await self._in_force(row) for row in rows]
         return found

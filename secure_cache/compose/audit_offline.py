@@ -18,7 +18,15 @@ import anyio.to_thread
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.building import Progress
 from secure_cache.audit.index import AuditIndex, CaughtUp
-from secure_cache.compose.auditing import StandingRecords, index_path, open_index
+from secure_cache.audit.policy_history import PolicyHistory
+from secure_cache.compose.auditing import (
+    AuditParts,
+    StandingRecords,
+    cases_of,
+    index_path,
+    open_desk,
+    open_index,
+)
 from secure_cache.compose.offline import open_offline
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.compose.witnessing import log_reader
@@ -37,11 +45,12 @@ _MANY = 20_000
 
 @dataclass(frozen=True, slots=True)
 class OfflineAudit:
-    """An index, the log behind it, and who answers from both."""
+    """An index, the log behind it, and who answers from both, and from the texts of policies."""
 
     index: AuditIndex
     log: PublishedLog
     auditor: Auditor
+    history: PolicyHistory
 
     async def catch_up(self, progress: Progress | None = None) -> CaughtUp:
         """Raises: LogInconsistent, DamagedIndex, StorageUnavailable."""
@@ -80,18 +89,17 @@ async def offline_audit(
     try:
         async with opened(open_stores(settings.storage)) as stores:
             log = log_reader(stores, offline.keystore.log)
-            yield OfflineAudit(
-                index,
-                log,
-                Auditor(
-                    index=index,
-                    log=log,
-                    policy=lambda: offline.policy,
-                    clock=clock,
-                    records=_records(stores, offline.keystore, clock),
-                    ring=lambda: offline.keystore.ring,
-                ),
+            parts = AuditParts(
+                log=log,
+                records=_records(stores, offline.keystore, clock),
+                policy=lambda: offline.policy,
+                ring=lambda: offline.keystore.ring,
+                state=stores.state,
+                cases=cases_of(settings.policy_tests),
+                clock=clock,
             )
+            desk = open_desk(index, parts)
+            yield OfflineAudit(index, log, desk.auditor, desk.history)
     finally:
         index.close()
 

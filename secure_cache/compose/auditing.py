@@ -17,8 +17,12 @@ import structlog
 
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.index import AuditIndex
+from secure_cache.audit.policy_history import PolicyHistory
+from secure_cache.audit.policy_texts import StoredPolicyTexts
 from secure_cache.audit.presence import Standing
 from secure_cache.core.catalog import Catalog
+from secure_cache.core.policy_file import read_policy
+from secure_cache.identity.presets import load_presets
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import (
     CorruptObject,
@@ -30,6 +34,7 @@ from secure_cache.model.errors import (
     Unavailable,
 )
 from secure_cache.model.names import Key, Namespace
+from secure_cache.policy.cases import Case, load_cases
 from secure_cache.policy.decision import Policy
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
@@ -105,7 +110,50 @@ class AuditParts:
     records: StandingRecords
     policy: Callable[[], Policy]
     ring: Callable[[], KeyRing]
+    state: ObjectReader
+    cases: Callable[[], tuple[Case, ...]]
     clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Who answers from an index, and from what is derived with it."""
+
+    auditor: Auditor
+    history: PolicyHistory
+
+
+def open_desk(index: AuditIndex, parts: AuditParts) -> Desk:
+    auditor = Auditor(
+        index=index,
+        log=parts.log,
+        policy=parts.policy,
+        clock=parts.clock,
+        records=parts.records,
+        ring=parts.ring,
+    )
+    history = PolicyHistory(
+        auditor=auditor,
+        texts=StoredPolicyTexts(parts.state),
+        presets=load_presets(),
+        cases=parts.cases,
+    )
+    return Desk(auditor, history)
+
+
+def cases_of(tests: Path | None) -> Callable[[], tuple[Case, ...]]:
+    """The cases of the tests in force; none where they cannot be read: nobody's page breaks."""
+
+    def read() -> tuple[Case, ...]:
+        if tests is None:
+            return ()
+        try:
+            return load_cases(read_policy(tests), name=tests.name)
+        except Misconfigured as error:
+            _log.warning("audit.tests_unreadable", why=str(error))
+            return ()
+
+    return read
 
 
 class Auditing:
@@ -116,7 +164,7 @@ class Auditing:
         self._seconds = settings.audit.follow_seconds
         self._parts = parts
         self._index: AuditIndex | None = None
-        self._auditor: Auditor | None = None
+        self._desk: Desk | None = None
         self._fault: SecureCacheError | None = None
 
     @property
@@ -126,11 +174,18 @@ class Auditing:
 
     def auditor(self) -> Auditor:
         """Raises: NoAuditIndex; or what keeps the index from being opened."""
+        return self._open_desk().auditor
+
+    def history(self) -> PolicyHistory:
+        """Raises: as `auditor`."""
+        return self._open_desk().history
+
+    def _open_desk(self) -> Desk:
         if self._path is None:
             raise NoAuditIndex("audit.index is not set, or audit.enabled is false")
-        if self._auditor is None:
+        if self._desk is None:
             raise self._fault or Unavailable("the audit index is being opened")
-        return self._auditor
+        return self._desk
 
     async def status(self) -> dict[str, Any]:
         """For auditors: how far the index has come, or why there is none."""
@@ -139,9 +194,9 @@ class Auditing:
         fault = None
         if self._fault is not None:
             fault = {"code": self._fault.code, "title": self._fault.title}
-        if self._auditor is None:
+        if self._desk is None:
             return {"on": True, "fault": fault}
-        return {"on": True, "fault": fault, **await self._auditor.status()}
+        return {"on": True, "fault": fault, **await self._desk.auditor.status()}
 
     async def follow(self) -> None:
         """Open the index and keep it up to date, until cancelled."""
@@ -156,7 +211,7 @@ class Auditing:
                 self._fault = error
                 if isinstance(error, DamagedIndex | Misconfigured):
                     # It may be gone, or be made anew in its place.
-                    self._index = self._auditor = None
+                    self._index = self._desk = None
                 await anyio.sleep(_RETRY_SECONDS)
             else:
                 if self._fault is not None:
@@ -168,16 +223,8 @@ class Auditing:
         index = self._index
         if index is None:
             index = await anyio.to_thread.run_sync(partial(open_index, path))
-            parts = self._parts
             self._index = index
-            self._auditor = Auditor(
-                index=index,
-                log=parts.log,
-                policy=parts.policy,
-                clock=parts.clock,
-                records=parts.records,
-                ring=parts.ring,
-            )
+            self._desk = open_desk(index, self._parts)
         published = await self._parts.log.published()
         state = await anyio.to_thread.run_sync(index.state)
         if state.checkpoint != published:

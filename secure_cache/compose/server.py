@@ -14,7 +14,7 @@ import anyio
 import structlog
 
 import secure_cache
-from secure_cache.compose.auditing import Auditing, AuditParts, StandingRecords
+from secure_cache.compose.auditing import Auditing, AuditParts, StandingRecords, cases_of
 from secure_cache.compose.bounds import cache_limits, log_options
 from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
 from secure_cache.compose.sources import Sources
@@ -268,6 +268,8 @@ class Server:
             records=StandingRecords(catalog, parts.stores.artifacts),
             policy=parts.policy.get,
             ring=parts.keys.ring,
+            state=parts.stores.state,
+            cases=cases_of(self._settings.policy_tests),
             clock=self._clock,
         )
 

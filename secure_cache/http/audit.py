@@ -23,6 +23,7 @@ from secure_cache.audit.row import Row
 from secure_cache.audit.segment import GROUPS
 from secure_cache.http.audit_answers import PRIVATE, attachment, file_answer, json_answer
 from secure_cache.http.audit_overviews import overview_routes
+from secure_cache.http.audit_policies import policy_routes
 from secure_cache.http.audit_question import PAGE_NAMES, AnyRequest, Asked
 from secure_cache.http.services import Services, TheCaller
 
@@ -37,6 +38,7 @@ def audit_routes(services: Services) -> list[HTTPRouteHandler]:
         *_forms_of_one_entry(services),
         *_overviews(services),
         *overview_routes(services),
+        *policy_routes(services),
     ]
 
 
@@ -145,19 +147,12 @@ def _overviews(services: Services) -> list[HTTPRouteHandler]:
                 }
             )
 
-    @get("/audit/v1/policies", summary="Which policy was in force when")
-    async def policies(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
-        async with Asked(services, caller, request) as asked:
-            found = await asked.auditor().policies()
-            asked.answered = len(found)
-            return json_answer({"policies": [policy.document() for policy in found]})
-
     @get("/audit/v1/status", summary="How far the index has come")
     async def status(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
         async with Asked(services, caller, request):
             return json_answer(await services.audit.status())
 
-    return [counts, policies, status]
+    return [counts, status]
 
 
 async def _exported(

@@ -11,9 +11,11 @@ from litestar.datastructures import State
 
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.filters import NAMES, Filter
+from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import MAX_PAGE, PageRequest
 from secure_cache.core.access import Caller
 from secure_cache.http.services import Services
+from secure_cache.model.digest import Digest
 from secure_cache.model.errors import Denied, WrongFilter
 
 _log = structlog.get_logger(__name__)
@@ -60,6 +62,16 @@ class Asked:
     def auditor(self) -> Auditor:
         return self._services.audit.auditor()
 
+    def history(self) -> PolicyHistory:
+        return self._services.audit.history()
+
+    def only(self, *names: str) -> None:
+        """No parameter but these. Raises: WrongFilter."""
+        for name in self._given:
+            if name not in names:
+                known = f"there are: {', '.join(names)}" if names else "there is none"
+                raise WrongFilter(f"there is no parameter {name[:80]!a}; {known}")
+
     def filter_and_page(self, others: frozenset[str]) -> tuple[Filter, PageRequest]:
         """Raises: WrongFilter: says which parameter is wrong, and what is allowed."""
         for name in self._given:
@@ -99,6 +111,14 @@ class Asked:
         if value not in allowed:
             raise WrongFilter(f"{name}: one of {', '.join(allowed)}")
         return value
+
+    @staticmethod
+    def digest(what: str, text: str) -> str:
+        """A SHA-256 in its one spelling. Raises: WrongFilter."""
+        try:
+            return str(Digest.parse(text))
+        except ValueError:
+            raise WrongFilter(f"{what} is named by its SHA-256: 64 lower-case hex digits") from None
 
     @staticmethod
     def index(text: str) -> int:

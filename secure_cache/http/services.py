@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from secure_cache.audit.auditor import Auditor
+from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.core.access import Access, Caller
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.http.nx import NxCache
@@ -59,6 +60,10 @@ class Audits(Protocol):
 
     def auditor(self) -> Auditor:
         """Raises: NoAuditIndex; DamagedIndex, Misconfigured, Unavailable: it cannot be used now."""
+        ...
+
+    def history(self) -> PolicyHistory:
+        """The policies of all times. Raises: as `auditor`."""
         ...
 
     async def status(self) -> dict[str, Any]:
