@@ -16,6 +16,7 @@ import structlog
 import secure_cache
 from secure_cache.compose.auditing import Auditing, AuditParts, StandingRecords, cases_of
 from secure_cache.compose.bounds import cache_limits, log_options
+from secure_cache.compose.denying import Denials
 from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
 from secure_cache.compose.sources import Sources
 from secure_cache.compose.stores import Stores, open_stores, opened
@@ -108,6 +109,7 @@ class Server:
             telemetry=self._metrics,
             clock=clock,
         )
+        self._denials = Denials(self._parts.stores.state, clock=clock)
         self._auditing = Auditing(settings, self._audit_parts())
         self._untold = Signal()
         self._posture = Posture({})
@@ -126,6 +128,9 @@ class Server:
                 metrics=self._metrics.render,
                 metrics_public=settings.metrics.public,
                 telemetry=self._metrics,
+                counts_denials=self._denials.counts,
+                denials=self._denials.reader,
+                clock=self._clock,
                 lifespan=self._running,
                 root_path=settings.server.root_path,
             )
@@ -248,6 +253,7 @@ class Server:
             telemetry=self._metrics,
             strict=settings.server.strict_status,
             nx_only=settings.limits.nx_only_keys,
+            denials=self._denials.counts,
         )
 
     def _audit_parts(self) -> AuditParts:
@@ -317,6 +323,7 @@ class Server:
             await parts.watching.check()
             await stack.enter_async_context(parts.watching.reachable())
             await stack.enter_async_context(self._sources.running())
+            stack.push_async_callback(self._denials.keep_at_the_end)
             await stack.enter_async_context(parts.issuer_keys)
             # After the log has brought in what was pending.
             stack.push_async_callback(self._remember_the_log)
@@ -327,6 +334,7 @@ class Server:
             group.start_soon(parts.watching.run, self._worker.index == 0)
             group.start_soon(self._tell_the_log)
             group.start_soon(self._auditing.follow)
+            group.start_soon(self._denials.records.run)
             group.start_soon(self._remember_the_log_for_ever)
             group.start_soon(parts.policy.watch, poll, self._untold.set)
             group.start_soon(parts.keys.watch, poll, self._untold.set)

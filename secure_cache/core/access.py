@@ -13,7 +13,7 @@ from typing import Protocol
 
 from secure_cache.core.telemetry import Silent, Telemetry
 from secure_cache.model.clock import LEEWAY_SECONDS, Clock
-from secure_cache.model.errors import ExpiredToken, Revoked
+from secure_cache.model.errors import ExpiredToken, Proved, Revoked
 from secure_cache.model.identity import Identity
 from secure_cache.policy.decision import Decision, Policy
 
@@ -42,6 +42,19 @@ class Caller:
     identity: Identity | None
     decision: Decision
     policy: Policy
+
+
+def proved_of(caller: Caller) -> Proved | None:
+    """What is proved of a caller, in the policy's words; None for an anonymous one."""
+    if caller.identity is None:
+        return None
+    decision = caller.decision
+    return Proved(
+        issuer=caller.identity.issuer,
+        project=decision.project or "",
+        rule=decision.rule or "",
+        tier="" if decision.tier is None else str(decision.tier),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +108,9 @@ class Access:
         if identity is not None:
             now = self._clock()
             if now > identity.expires_at + LEEWAY_SECONDS:
-                raise ExpiredToken("expired since it was first seen")
+                raise ExpiredToken("expired since it was first seen").of(proved_of(caller))
             if (hidden := policy.refuses_token(identity, now=now)) is not None:
-                raise Revoked(hidden.why)
+                raise Revoked(hidden.why).of(proved_of(caller))
         return caller
 
     async def _caller(self, token: str, policy: Policy) -> Caller:

@@ -19,7 +19,7 @@ from secure_cache.core.access import Caller
 from secure_cache.http.audit import audit_routes
 from secure_cache.http.bearer import bearer_token
 from secure_cache.http.errors import REASON_HEADER, true_status
-from secure_cache.http.front import Front, note_refusal
+from secure_cache.http.front import Front, note_refusal, route_name
 from secure_cache.http.health import health_routes
 from secure_cache.http.log import public_routes, tile_route
 from secure_cache.http.nx import refusal_text
@@ -53,6 +53,12 @@ def create_app(services: Services) -> Front:
         async with services.lifespan():
             yield
 
+    def refused(request: AnyRequest, error: SecureCacheError) -> Response[Problem]:
+        """The text of the error stays in the log: it may hold paths or claims."""
+        note_refusal(request.scope, error)
+        services.counts_denials.count(route_name(request.scope["path"]), error)
+        return _problem(true_status(error), error.code, refusal_text(error).decode())
+
     app = Litestar(
         route_handlers=[
             cache,
@@ -69,7 +75,7 @@ def create_app(services: Services) -> Front:
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
         ),
         exception_handlers={
-            SecureCacheError: _refused,
+            SecureCacheError: refused,
             HTTPException: _framework_refused,
             Exception: _crashed,
         },
@@ -90,12 +96,6 @@ class Problem:
 
     code: str
     title: str
-
-
-def _refused(request: AnyRequest, error: SecureCacheError) -> Response[Problem]:
-    """The text of the error stays in the log: it may hold paths or claims."""
-    note_refusal(request.scope, error)
-    return _problem(true_status(error), error.code, refusal_text(error).decode())
 
 
 def _framework_refused(_: AnyRequest, error: HTTPException) -> Response[Problem]:

@@ -5,9 +5,14 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
 from secure_cache.audit.timeline import Bucket
+from secure_cache.core.denial_reading import GROUPS, MAX_SPAN_SECONDS
 from secure_cache.http.audit_answers import json_answer
 from secure_cache.http.audit_question import AnyRequest, Asked
 from secure_cache.http.services import Services, TheCaller
+from secure_cache.model.clock import rfc3339
+
+MAX_ROWS = 10_000
+_DAY_SECONDS = 86_400
 
 
 def overview_routes(services: Services) -> list[HTTPRouteHandler]:
@@ -22,4 +27,29 @@ def overview_routes(services: Services) -> list[HTTPRouteHandler]:
             asked.answered = len(found.cells)
             return json_answer(found.document())
 
-    return [timeline]
+    @get("/audit/v1/denials", summary="What was refused, as counted by the servers")
+    async def denials(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
+        """`since` and `until` (31 days at most; by itself the last day), and `group`: several of
+        hour, day, method, code, who, issuer, project, rule, tier."""
+        async with Asked(services, caller, request) as asked:
+            asked.only("since", "until", "group")
+            since, until = asked.span(MAX_SPAN_SECONDS, by_default=_DAY_SECONDS)
+            names = asked.several("group", GROUPS, ("day", "tier", "code"))
+            seen = await services.denials.between(since, until)
+            rows = seen.by(*names)
+            asked.answered = len(rows)
+            return json_answer(
+                {
+                    "since": rfc3339(seen.since),
+                    "until": rfc3339(seen.until),
+                    "total": seen.total,
+                    "counts": [
+                        {**dict(zip(names, values, strict=True)), "count": count}
+                        for values, count in rows[:MAX_ROWS]
+                    ],
+                    "unreadable": seen.unreadable,
+                    "cut": seen.cut or len(rows) > MAX_ROWS,
+                }
+            )
+
+    return [timeline, denials]

@@ -13,7 +13,7 @@ from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.filters import NAMES, Filter
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import MAX_PAGE, PageRequest
-from secure_cache.core.access import Caller
+from secure_cache.core.access import Caller, proved_of
 from secure_cache.http.services import Services
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import Denied, WrongFilter
@@ -33,7 +33,7 @@ class Asked:
 
     def __init__(self, services: Services, caller: Caller, request: AnyRequest) -> None:
         if not caller.decision.audit:
-            raise Denied("the audit API needs an auditor")
+            raise Denied("the audit API needs an auditor").of(proved_of(caller))
         self._services = services
         self._caller = caller
         self._request = request
@@ -95,6 +95,26 @@ class Asked:
         if len(values) > 1:
             raise WrongFilter(f"{name}: exactly one value")
         return values[0] if values else default
+
+    def several(
+        self, name: str, allowed: tuple[str, ...], default: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Some of `allowed`, each once, in the order given."""
+        values = self._given.get(name) or default
+        return tuple(dict.fromkeys(self.choice(name, value, allowed) for value in values))
+
+    def span(self, longest: int, *, by_default: int) -> tuple[int, int]:
+        """`since` and `until` in seconds since 1970, `by_default` seconds before now."""
+        given = {name: [self.one(name, "")] for name in ("since", "until") if name in self._given}
+        ranges = Filter.parse(given).ranges
+        low, high = (ranges[0].low, ranges[0].high) if ranges else (None, None)
+        until = int(self._services.clock()) if high is None else high
+        since = until - by_default if low is None else low
+        if until < since:
+            raise WrongFilter("until: before since")
+        if until - since > longest:
+            raise WrongFilter(f"since: at most {longest // 86_400} days before until")
+        return since, until
 
     def number(
         self, name: str, default: _Default, *, at_least: int = 0, at_most: int = 10**18

@@ -6,6 +6,7 @@ import anyio
 import structlog
 
 from secure_cache.core.access import Caller
+from secure_cache.core.denials import CountsDenials
 from secure_cache.core.telemetry import Finished, Telemetry
 from secure_cache.http.body import Headers, Message, Receive, Send
 from secure_cache.model.entry import Entry
@@ -73,8 +74,15 @@ class CacheRequest:
         return bool(message["type"] == "http.disconnect")
 
 
-def finish(request: CacheRequest, error: SecureCacheError | None, telemetry: Telemetry) -> None:
+def finish(
+    request: CacheRequest,
+    error: SecureCacheError | None,
+    telemetry: Telemetry,
+    denials: CountsDenials,
+) -> None:
     """Count the request and write its one canonical line."""
+    if error is not None:
+        denials.count(request.method, error, request.caller)
     seconds = perf_counter() - request.started_at
     outcome, reason = _outcome(request, error), error.code if error is not None else ""
     _count(request, error, telemetry, outcome=outcome, reason=reason, seconds=seconds)

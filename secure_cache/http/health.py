@@ -5,7 +5,7 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
-from secure_cache.core.access import Access
+from secure_cache.core.access import Access, proved_of
 from secure_cache.http.bearer import bearer_token
 from secure_cache.http.services import Readiness, Services
 from secure_cache.model.errors import Denied
@@ -35,4 +35,5 @@ def health_routes(services: Services) -> list[HTTPRouteHandler]:
 async def _require_auditor(access: Access, request: Request[object, object, State]) -> None:
     caller = await access(bearer_token(request.scope["headers"]))
     if not caller.decision.audit:
-        raise Denied("metrics need an auditor, unless the setting metrics.public says otherwise")
+        why = "metrics need an auditor, unless the setting metrics.public says otherwise"
+        raise Denied(why).of(proved_of(caller))

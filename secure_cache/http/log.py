@@ -11,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.response import Response
 
+from secure_cache.core.access import proved_of
 from secure_cache.http.services import Services, TheCaller
 from secure_cache.model.errors import Denied, Malformed
 
@@ -41,7 +42,7 @@ def tile_route(services: Services) -> HTTPRouteHandler:
         """A tile under its C2SP path; the raw path is read, so that it has one spelling only."""
         del path
         if not (caller.policy.public_log or caller.decision.audit):
-            raise Denied("the log's tiles need an auditor")
+            raise Denied("the log's tiles need an auditor").of(proved_of(caller))
         raw = request.scope["raw_path"].decode("latin-1")
         at = raw.find(_TILE_PREFIX + "tile/")
         if at < 0 or not raw.isascii():

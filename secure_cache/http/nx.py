@@ -14,6 +14,7 @@ import anyio
 import structlog
 
 from secure_cache.core.access import Access, Caller
+from secure_cache.core.denials import CountsDenials, NoDenials
 from secure_cache.core.get import Artifact, Get
 from secure_cache.core.put import Body, Put
 from secure_cache.core.telemetry import Telemetry
@@ -83,6 +84,7 @@ class NxCache:
         telemetry: Telemetry,
         strict: bool,
         nx_only: bool = False,
+        denials: CountsDenials | None = None,
     ) -> None:
         self._access = access
         self._get = get
@@ -91,6 +93,7 @@ class NxCache:
         self._telemetry = telemetry
         self._strict = strict
         self._nx_only = nx_only
+        self._denials = NoDenials() if denials is None else denials
         self._open_requests = 0
         self._open_uploads = 0
 
@@ -104,7 +107,7 @@ class NxCache:
                 await self._refuse(request, error)
         finally:
             # Also when the end of a drain cuts it: each request has its line and its number.
-            finish(request, error, self._telemetry)
+            finish(request, error, self._telemetry, self._denials)
 
     async def _attempt(self, request: CacheRequest) -> SecureCacheError | None:
         """Serve, or say why not."""

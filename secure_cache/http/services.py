@@ -11,8 +11,11 @@ from litestar.params import SkipValidation
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.core.access import Access, Caller
+from secure_cache.core.denial_reading import ReadsDenials
+from secure_cache.core.denials import CountsDenials
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.http.nx import NxCache
+from secure_cache.model.clock import Clock
 from secure_cache.tlog.ports import PublishedLog
 
 TheCaller: TypeAlias = NamedDependency[SkipValidation[Caller]]
@@ -86,6 +89,9 @@ class Services:
         metrics: the Prometheus text and its content type.
         metrics_public: without a token; otherwise an auditor's is needed.
         telemetry: the operator's instruments.
+        counts_denials: is told of what is refused outside the data path.
+        denials: what was refused, for auditors.
+        clock: seconds since 1970.
         lifespan: runs what has to run beside the requests.
         root_path: a prefix under which everything is served as well.
     """
@@ -100,5 +106,8 @@ class Services:
     metrics: Callable[[], tuple[str, bytes]]
     metrics_public: bool
     telemetry: Telemetry
+    counts_denials: CountsDenials
+    denials: ReadsDenials
+    clock: Clock
     lifespan: Callable[[], AbstractAsyncContextManager[None]]
     root_path: str

@@ -16,6 +16,7 @@ from secure_cache.model.errors import (
     AlreadyExists,
     Denied,
     InvalidToken,
+    Proved,
     ReplayedToken,
     Revoked,
     TokenProblem,
@@ -97,7 +98,8 @@ class TokenExchange:
         try:
             await self._state.create(*_claim(identity, session))
         except AlreadyExists:
-            raise ReplayedToken("this token was exchanged before") from None
+            error = ReplayedToken("this token was exchanged before")
+            raise error.of(Proved(identity.issuer)) from None
         return Exchanged(session, identity)
 
     def _check(self, identity: Identity) -> None:
@@ -109,10 +111,10 @@ class TokenExchange:
             raise InvalidToken("lives longer than used tokens are kept", TokenProblem.TIMES)
         hidden = policy.refuses_token(identity, now=self._clock())
         if hidden is not None:
-            raise Revoked(hidden.why)
+            raise Revoked(hidden.why).of(Proved(identity.issuer))
         decision = policy.decide(identity)
         if not decision.allowed:
-            raise Denied(decision.reason)
+            raise Denied(decision.reason).of(Proved(identity.issuer, decision.project or ""))
 
 
 def _claim(identity: Identity, session: IssuedToken) -> tuple[str, bytes]:

@@ -27,7 +27,7 @@ import jwt
 
 from secure_cache.identity.keys import ASYMMETRIC, KID, VerificationKey
 from secure_cache.identity.times import Times, check_times
-from secure_cache.model.errors import ExpiredToken, InvalidToken, TokenProblem
+from secure_cache.model.errors import ExpiredToken, InvalidToken, Proved, TokenProblem
 from secure_cache.model.identity import ClaimValue, Identity
 from secure_cache.model.identity_json import MAX_CLAIMS, check_claim_value, check_text
 from secure_cache.model.strict_json import JsonValue, load_strict_object
@@ -156,7 +156,7 @@ def verify_token(
         max_age_seconds=issuer.max_age_seconds,
     )
     if times.is_over(now):
-        raise ExpiredToken("correctly signed, but past exp or too old")
+        raise ExpiredToken("correctly signed, but past exp or too old").of(Proved(issuer.name))
     return VerifiedClaims(claims, subject, token_id, times)
 
 

@@ -23,7 +23,7 @@ from secure_cache.identity.tokens import (
     verify_token,
 )
 from secure_cache.model.clock import Clock
-from secure_cache.model.errors import ExpiredToken, InvalidToken, TokenProblem
+from secure_cache.model.errors import ExpiredToken, InvalidToken, Proved, TokenProblem
 from secure_cache.model.identity import Identity
 from secure_cache.model.identity_json import parse_identity
 from secure_cache.policy.decision import Issuer, Policy
@@ -116,7 +116,8 @@ class TokenVerifier:
         if seen.identity is None:
             raise InvalidToken("the signature was wrong before", TokenProblem.SIGNATURE)
         if Times(seen.identity.issued_at, seen.identity.expires_at).is_over(now):
-            raise ExpiredToken("expired since it was first seen")
+            proved = Proved(seen.identity.issuer)
+            raise ExpiredToken("expired since it was first seen").of(proved)
         return seen.identity
 
     async def _verify(

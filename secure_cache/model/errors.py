@@ -31,8 +31,9 @@
 A client is sent `code` and `title` only, never `str(error)`: the text may hold paths or claims.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class SecureCacheError(Exception):
@@ -42,9 +43,27 @@ class SecureCacheError(Exception):
     title: ClassVar[str] = "the request failed"
 
 
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """What was proved of a caller before it was refused, in the policy's words; for counts."""
+
+    issuer: str
+    project: str = ""
+    rule: str = ""
+    tier: str = ""
+
+
 class Refused(SecureCacheError):
+    """`proved` says who was refused, where that is known and nobody else can say it."""
+
     code = "refused"
     title = "the request was refused"
+    proved: Proved | None = None
+
+    def of(self, proved: Proved | None) -> Self:
+        """The same, and who was refused."""
+        self.proved = proved
+        return self
 
 
 class TokenProblem(StrEnum):

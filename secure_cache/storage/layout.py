@@ -8,7 +8,8 @@ Six stores, which may be six containers with different rights, or folders of one
     head        head, checkpoint, turn                     swapped, never deleted
     pending     pending/<boot>/<seq>, tile/....p/<width>   the only one that the log deletes in
     state       jti/<yyyy-mm-dd>/<sha256>, quarantine/<entry id>, policy/<n>,
-                keys/<n>, log/<n>, seen/checkpoint, seen/contradiction/<sha256>
+                keys/<n>, log/<n>, seen/checkpoint, seen/contradiction/<sha256>,
+                denials/<yyyymmddThh>/<process>.json
 
 For the filesystem `tiles`, `head` and `pending` are one folder, so that a C2SP client can read it.
 The key is hashed because file systems that fold case would let `aB` meet `Ab`.
@@ -31,7 +32,9 @@ KEYS_PREFIX = "keys/"
 LOG_PREFIX = "log/"
 SEEN_CHECKPOINT = "seen/checkpoint"
 CONTRADICTION_PREFIX = "seen/contradiction/"
+DENIALS_PREFIX = "denials/"
 _DAY_SECONDS = 86_400
+_HOUR_SECONDS = 3600
 
 
 def artifact(entry_id: str, stored_at: int) -> str:
@@ -71,6 +74,16 @@ def policy_version(number: int) -> str:
 
 def key_ring_version(number: int) -> str:
     return f"{KEYS_PREFIX}{number:012d}"
+
+
+def denials_of_hour(hour: int) -> str:
+    """Where the counts of all processes of an hour are; `hour` in hours since 1970."""
+    moment = datetime.fromtimestamp(hour * _HOUR_SECONDS, tz=UTC)
+    return f"{DENIALS_PREFIX}{moment:%Y%m%dT%H}/"
+
+
+def denials(hour: int, process: str) -> str:
+    return f"{denials_of_hour(hour)}{process}.json"
 
 
 def log_version(number: int) -> str:
