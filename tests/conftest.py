@@ -1,14 +1,28 @@
 """Fixtures of the whole suite."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from world.azurite import Azurite, running_azurite
 
 
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs inside a test sets up logging for its process, which is ours: the next
+    test must not meet its level, nor a stream that has been closed since."""
+    root = logging.getLogger()
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
+    yield
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ own.
 
 import hashlib
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ async def offline_audit(
         Misconfigured: policy, keys or a store cannot be used.
         DamagedIndex: the index.
     """
-    configure_logging(style="console", level="error")
+    configure_logging(style="console", level="error", stream=sys.stderr)
     offline = open_offline(settings, clock)
     index = await anyio.to_thread.run_sync(partial(open_index, path))
     try:

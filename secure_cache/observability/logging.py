@@ -45,7 +45,8 @@ def configure_logging(
     Args:
         style: `json` is one object a line.
         level: the least that is written.
-        stream: `sys.stderr` unless a test wants to read it.
+        stream: of a short command or a test, where set-ups follow each other. By default
+            `sys.stderr`, for good.
     """
     target = sys.stderr if stream is None else stream
     threshold = _LEVELS[level]
@@ -63,7 +64,7 @@ def configure_logging(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(target),
         # Loggers are made at import; once one has written, it need not look its chain up again.
-        # A test that changes the stream needs it to.
+        # Whoever names a stream may name another one later.
         cache_logger_on_first_use=stream is None,
     )
     root = logging.getLogger()

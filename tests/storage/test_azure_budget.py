@@ -62,7 +62,8 @@ async def test_many_uploads_share_a_little_memory_and_all_arrive(azurite, proxy)
     for name, body in bodies.items():
         assert (await store.get(name, max_bytes=len(body))).data == body
         assert await store.delete(name)
-    assert max(most) <= 4 * MIB
+    # Above the limit there is only what a transfer cannot do without.
+    assert max(most) <= 4 * MIB + len(bodies) * SMALLEST_BLOCK_BYTES
     assert account.uploads.used == 0
     sizes = [int(seen.headers["content-length"]) for seen in proxy.seen(comp="block")]
     # The last block of each is what was left.
