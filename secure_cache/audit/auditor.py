@@ -220,6 +220,10 @@ class Auditor:
             found += [await self._in_force(row) for row in rows]
         return found
 
+    async def indexed(self) -> int:
+        """How many entries are indexed."""
+        return (await self._in_thread(self._index.state)).size
+
     async def status(self) -> dict[str, Any]:
         """How far the index has come."""
         state = await self._in_thread(self._index.state)

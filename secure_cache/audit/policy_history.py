@@ -23,9 +23,12 @@ from secure_cache.model.errors import (
 )
 from secure_cache.policy.cases import Case
 from secure_cache.policy.compile import CompiledPolicy
+from secure_cache.policy.convert import convert
 from secure_cache.policy.diff import DecisionChange, GrantChange, diff
+from secure_cache.policy.loader import load_yaml
 from secure_cache.policy.past import Verdict, read_past_policy, verdict_of
 from secure_cache.policy.preset import Preset
+from secure_cache.policy.schema import PolicyDocument
 from secure_cache.policy.text_diff import Hunk, Line, TextDiff, text_diff
 
 _Result = TypeVar("_Result")
@@ -210,10 +213,13 @@ class PolicyHistory:
         text = await self._in_thread(text_diff, old, new)
         return PolicyComparison(sha256, earlier.sha256, meaning, text)
 
-    async def policy(self, version: PolicyInForce) -> CompiledPolicy:
-        """A version as it decided. Raises: as `text`, and InvalidPolicy: it would not load now."""
+    async def document(self, version: PolicyInForce) -> PolicyDocument:
+        """What a version said, whether or not it would load today.
+
+        Raises: as `text`, and InvalidPolicy: it cannot be read at all.
+        """
         data = await self._text(version)
-        return await self._in_thread(self._read, version, data)
+        return await self._in_thread(_document, f"policy {version.number}", data)
 
     def _known(self, before: PolicyInForce, after: PolicyInForce) -> tuple[Verdict, str]:
         key = (before.sha256, after.sha256)
@@ -268,6 +274,10 @@ class PolicyHistory:
         self, function: Callable[[Unpack[_Arguments]], _Result], *arguments: *_Arguments
     ) -> _Result:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
+
+
+def _document(name: str, data: bytes) -> PolicyDocument:
+    return convert(load_yaml(data, name=name), PolicyDocument, name=name)
 
 
 def _text(verdict: Verdict | None) -> str | None:

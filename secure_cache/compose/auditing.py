@@ -17,11 +17,13 @@ import structlog
 
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.index import AuditIndex
+from secure_cache.audit.overviews import Overviews
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.policy_texts import StoredPolicyTexts
 from secure_cache.audit.presence import Standing
 from secure_cache.core.catalog import Catalog
 from secure_cache.core.policy_file import read_policy
+from secure_cache.core.telemetry import Telemetry
 from secure_cache.identity.presets import load_presets
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import (
@@ -35,7 +37,7 @@ from secure_cache.model.errors import (
 )
 from secure_cache.model.names import Key, Namespace
 from secure_cache.policy.cases import Case, load_cases
-from secure_cache.policy.decision import Policy
+from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
 from secure_cache.storage import layout
@@ -108,7 +110,7 @@ class AuditParts:
 
     log: PublishedLog
     records: StandingRecords
-    policy: Callable[[], Policy]
+    policy: Callable[[], CompiledPolicy]
     ring: Callable[[], KeyRing]
     state: ObjectReader
     cases: Callable[[], tuple[Case, ...]]
@@ -121,6 +123,7 @@ class Desk:
 
     auditor: Auditor
     history: PolicyHistory
+    overviews: Overviews
 
 
 def open_desk(index: AuditIndex, parts: AuditParts) -> Desk:
@@ -138,7 +141,8 @@ def open_desk(index: AuditIndex, parts: AuditParts) -> Desk:
         presets=load_presets(),
         cases=parts.cases,
     )
-    return Desk(auditor, history)
+    overviews = Overviews(auditor=auditor, history=history, policy=parts.policy, clock=parts.clock)
+    return Desk(auditor, history, overviews)
 
 
 def cases_of(tests: Path | None) -> Callable[[], tuple[Case, ...]]:
@@ -159,10 +163,12 @@ def cases_of(tests: Path | None) -> Callable[[], tuple[Case, ...]]:
 class Auditing:
     """Implements `http.services.Audits`, and follows the log."""
 
-    def __init__(self, settings: Settings, parts: AuditParts) -> None:
+    def __init__(self, settings: Settings, parts: AuditParts, telemetry: Telemetry) -> None:
         self._path = index_path(settings)
         self._seconds = settings.audit.follow_seconds
         self._parts = parts
+        self._telemetry = telemetry
+        self._size = 0
         self._index: AuditIndex | None = None
         self._desk: Desk | None = None
         self._fault: SecureCacheError | None = None
@@ -179,6 +185,20 @@ class Auditing:
     def history(self) -> PolicyHistory:
         """Raises: as `auditor`."""
         return self._open_desk().history
+
+    def overviews(self) -> Overviews:
+        """Raises: as `auditor`."""
+        return self._open_desk().overviews
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is an index at all."""
+        return self._path is not None
+
+    @property
+    def fault(self) -> SecureCacheError | None:
+        """What keeps the index from going on."""
+        return self._fault
 
     def _open_desk(self) -> Desk:
         if self._path is None:
@@ -212,12 +232,30 @@ class Auditing:
                 if isinstance(error, DamagedIndex | Misconfigured):
                     # It may be gone, or be made anew in its place.
                     self._index = self._desk = None
+                await self._tell_lag()
                 await anyio.sleep(_RETRY_SECONDS)
             else:
                 if self._fault is not None:
                     _log.info("audit.index_recovered")
                 self._fault = None
+                await self._tell_lag()
                 await anyio.sleep(self._seconds)
+
+    async def _tell_lag(self) -> None:
+        """How far the index is behind what is published, also while it does not go on."""
+        if self._index is None:
+            self._size = 0
+        try:
+            published = (await self._parts.log.published()).size
+            if self._index is not None:
+                self._size = (await anyio.to_thread.run_sync(self._index.state)).size
+        except SecureCacheError:
+            # Told by whoever failed; what was told last is at least not more than it is.
+            return
+        self._telemetry.index_behind(entries=max(published - self._size, 0))
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        self._telemetry.index_behind(entries=total - done)
 
     async def _follow_once(self, path: Path) -> None:
         index = self._index
@@ -236,10 +274,10 @@ class Auditing:
             if building is None:
                 # Another worker follows.
                 return
-            done = await building.catch_up(log)
+            done = await building.catch_up(log, progress=self._tell_progress)
             quiet = 0
             while many and quiet < _QUIET_ROUNDS:
                 await anyio.sleep(self._seconds)
                 behind = (await log.published()).size - done.size
                 quiet = 0 if behind > _MANY else quiet + 1
-                done = await building.catch_up(log)
+                done = await building.catch_up(log, progress=self._tell_progress)

@@ -17,6 +17,7 @@ import secure_cache
 from secure_cache.compose.auditing import Auditing, AuditParts, StandingRecords, cases_of
 from secure_cache.compose.bounds import cache_limits, log_options
 from secure_cache.compose.denying import Denials
+from secure_cache.compose.healthing import HealthParts, SeesHealth
 from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
 from secure_cache.compose.sources import Sources
 from secure_cache.compose.stores import Stores, open_stores, opened
@@ -110,7 +111,7 @@ class Server:
             clock=clock,
         )
         self._denials = Denials(self._parts.stores.state, clock=clock)
-        self._auditing = Auditing(settings, self._audit_parts())
+        self._auditing = Auditing(settings, self._audit_parts(), self._metrics)
         self._untold = Signal()
         self._posture = Posture({})
 
@@ -123,7 +124,9 @@ class Server:
                 exchange=self._exchange(),
                 log=parts.log,
                 audit=self._auditing,
+                health=self._health(),
                 vkeys=self._vkeys,
+                key_ring=lambda: parts.keys.current.ring.encode(),
                 readiness=self._readiness,
                 metrics=self._metrics.render,
                 metrics_public=settings.metrics.public,
@@ -398,17 +401,38 @@ class Server:
         except SecureCacheError as error:
             _log.exception("log.not_remembered", code=error.code)
 
-    async def _readiness(self) -> Readiness:
-        """A log that failed its check, or a policy that cannot be read, must not take the
-        process out of service: look-ups go on, and to Nx a refused connection is a red build."""
+    def _troubles(self) -> dict[str, object | None]:
+        """What an operator should look at, by part; None where all is well."""
         parts = self._parts
-        troubles = {
+        return {
             "policy": parts.policy.trouble,
             "keys": parts.keys.trouble,
             "log": parts.log.fault,
             "witnesses": parts.watching.trouble,
             "audit": self._auditing.trouble,
         }
+
+    def _health(self) -> SeesHealth:
+        parts = self._parts
+        return SeesHealth(
+            HealthParts(
+                log=parts.log,
+                log_fault=lambda: parts.log.fault,
+                vkeys=self._vkeys,
+                watching=parts.watching,
+                auditing=self._auditing,
+                storage=self._settings.storage.kind,
+                posture=lambda: self._posture,
+                troubles=self._troubles,
+                server=SERVER,
+                clock=self._clock,
+            )
+        )
+
+    async def _readiness(self) -> Readiness:
+        """A log that failed its check, or a policy that cannot be read, must not take the
+        process out of service: look-ups go on, and to Nx a refused connection is a red build."""
+        troubles = self._troubles()
         checks = {
             name: "ok" if trouble is None else _SEE_THE_LOG for name, trouble in troubles.items()
         }

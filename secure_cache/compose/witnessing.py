@@ -25,6 +25,10 @@ _log = structlog.get_logger(__name__)
 class Watching:
     """What this process knows of its witnesses; without a policy there are none.
 
+    Attributes:
+        policy: who they are.
+        profile: what happens when too few of them answer.
+
     Raises:
         Misconfigured: the witness policy can not be read, is another log's, or can never be met.
     """
@@ -42,9 +46,12 @@ class Watching:
         self._contradictions = contradictions_of(stores, signer, reader)
         self._network = HttpWitnesses(timeout_seconds=settings.timeout_seconds)
         self._witnesses = None
+        self.policy: WitnessPolicy | None = None
+        self.profile = settings.profile
         if settings.policy is not None:
+            self.policy = _read_policy(settings.policy)
             self._witnesses = Witnesses(
-                policy=_read_policy(settings.policy),
+                policy=self.policy,
                 ask=self._network,
                 head=stores.head,
                 log=reader,

@@ -4,6 +4,7 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
+from secure_cache.audit.namespaces import MAX_SHOWN
 from secure_cache.audit.timeline import Bucket
 from secure_cache.core.denial_reading import GROUPS, MAX_SPAN_SECONDS
 from secure_cache.http.audit_answers import json_answer
@@ -52,4 +53,28 @@ def overview_routes(services: Services) -> list[HTTPRouteHandler]:
                 }
             )
 
-    return [timeline, denials]
+    @get("/audit/v1/namespaces", summary="Who may read whom, and what was written")
+    async def namespaces(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
+        """`limit`: so many namespaces, those with the most entries."""
+        async with Asked(services, caller, request) as asked:
+            asked.only("limit")
+            limit = asked.number("limit", 200, at_least=1, at_most=MAX_SHOWN)
+            view = await asked.overviews().namespaces(limit)
+            asked.answered = len(view.seen)
+            return json_answer(view.document())
+
+    @get("/audit/v1/revocations", summary="What the policy in force takes back")
+    async def revocations(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
+        async with Asked(services, caller, request) as asked:
+            asked.only()
+            found = await asked.overviews().revocations()
+            asked.answered = len(found)
+            return json_answer({"revocations": [item.document() for item in found]})
+
+    @get("/audit/v1/health", summary="The log, its witnesses, the index, the storage")
+    async def health(request: AnyRequest, caller: TheCaller) -> Response[bytes]:
+        async with Asked(services, caller, request) as asked:
+            asked.only()
+            return json_answer((await services.health()).document())
+
+    return [timeline, denials, namespaces, revocations, health]

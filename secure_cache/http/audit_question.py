@@ -11,6 +11,7 @@ from litestar.datastructures import State
 
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.filters import NAMES, Filter
+from secure_cache.audit.overviews import Overviews
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import MAX_PAGE, PageRequest
 from secure_cache.core.access import Caller, proved_of
@@ -64,6 +65,9 @@ class Asked:
 
     def history(self) -> PolicyHistory:
         return self._services.audit.history()
+
+    def overviews(self) -> Overviews:
+        return self._services.audit.overviews()
 
     def only(self, *names: str) -> None:
         """No parameter but these. Raises: WrongFilter."""

@@ -9,6 +9,8 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from secure_cache.audit.auditor import Auditor
+from secure_cache.audit.health import Health
+from secure_cache.audit.overviews import Overviews
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.core.access import Access, Caller
 from secure_cache.core.denial_reading import ReadsDenials
@@ -69,6 +71,10 @@ class Audits(Protocol):
         """The policies of all times. Raises: as `auditor`."""
         ...
 
+    def overviews(self) -> Overviews:
+        """Of the policy and the index together. Raises: as `auditor`."""
+        ...
+
     async def status(self) -> dict[str, Any]:
         """How far the index has come, or why there is none."""
         ...
@@ -84,7 +90,9 @@ class Services:
         exchange: `POST /v1/token`.
         log: the published transparency log.
         audit: the audit API's answers.
+        health: of this process, for auditors; raises nothing.
         vkeys: verifier keys of the log, one a line.
+        key_ring: the document of the entry keys, as the log announces its digest.
         readiness: for `/readyz`.
         metrics: the Prometheus text and its content type.
         metrics_public: without a token; otherwise an auditor's is needed.
@@ -101,7 +109,9 @@ class Services:
     exchange: ExchangesTokens
     log: PublishedLog
     audit: Audits
+    health: Callable[[], Awaitable[Health]]
     vkeys: Callable[[], str]
+    key_ring: Callable[[], bytes]
     readiness: Callable[[], Awaitable[Readiness]]
     metrics: Callable[[], tuple[str, bytes]]
     metrics_public: bool

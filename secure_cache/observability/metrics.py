@@ -140,6 +140,11 @@ class Metrics:
             "livemin",
         )
         self._witnessed.set(1)
+        self._index_behind = self._gauge(
+            "audit_index_behind",
+            "Published entries that the audit index does not hold yet; 0 where there is none.",
+            "livemax",
+        )
         self._storage = self._counter("storage_failed", "Requests that a store failed.", "kind")
         self._tier_reads = self._counter("tier_reads", "Artifacts asked of the tier.", "outcome")
         self._tier_fills = self._counter("tier_fills", "Downloads into the tier.", "result")
@@ -265,6 +270,9 @@ class Metrics:
 
     def log_witnessed(self, *, ok: bool) -> None:
         self._witnessed.set(1 if ok else 0)
+
+    def index_behind(self, *, entries: int) -> None:
+        self._index_behind.set(entries)
 
     def storage_failed(self, *, kind: str) -> None:
         self._storage.labels(self._label("kind", kind)).inc()

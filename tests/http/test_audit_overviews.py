@@ -1,10 +1,12 @@
 """What the API derives from many entries: timelines, namespaces, revocations, health."""
 
 import pytest
+import structlog.testing
 from fakes.app_world import AppWorld
-from fakes.audit_desk import FAST, running, stored
+from fakes.audit_desk import FAST, running, stored, until
 
 from secure_cache.model.clock import rfc3339
+from secure_cache.model.digest import Digest
 
 pytestmark = pytest.mark.anyio
 
@@ -107,3 +109,159 @@ async def test_a_wrong_question_about_denials_says_what_is_allowed(world, parame
         answer = await desk.get("denials", **parameters)
         assert (answer.status_code, answer.json()["code"]) == (400, "filter-invalid")
         assert says in answer.json()["title"]
+
+
+async def test_namespaces_are_shown_with_who_may_read_them_and_what_they_hold(world):
+    async with running(world) as desk:
+        await stored(world, world.main(), "1", "2")
+        for number in (7, 8):
+            await stored(world, world.pull_request(number), "3")
+        await desk.indexed(4)
+        found = await desk.ask("namespaces")
+        nodes = {node["id"]: node for node in found["nodes"]}
+        main, pull_requests = nodes["mono:branch/main"], nodes["mono:pull_request/any"]
+        assert (main["tier"], main["writers"], main["tiers"]) == (
+            "trusted",
+            ["main"],
+            {"trusted": 2},
+        )
+        assert (pull_requests["namespaces"], pull_requests["entries"]) == (2, 2)
+        assert nodes["mono:role/auditor"]["audits"]
+        assert found["distinct"] == 3
+        assert found["namespaces"][0] == {
+            "namespace": "mono:branch/main",
+            "node": "mono:branch/main",
+            "entries": 2,
+            "tiers": {"trusted": 2},
+        }
+        edges = {(edge["reader"], edge["read"]): edge["how"] for edge in found["edges"]}
+        assert edges["mono:pull_request/any", "mono:branch/main"] == ["name", "base"]
+        assert ("mono:branch/main", "mono:pull_request/any") not in edges
+
+        # What no rule speaks of any more is said to be so.
+        text = world.policy.read_text()
+        gone = "    - { name: pull-request, when: { pull_request: any }, tier: contributor"
+        start = text.index(gone)
+        end = text.index("    - { name: other-branch")
+        world.edit(text[:start] + text[end:])
+        found = await desk.ask("namespaces", limit=1)
+        assert found["without_node"] == {
+            "namespaces": 2,
+            "entries": 2,
+            "tiers": {"contributor": 2},
+        }
+        assert (len(found["namespaces"]), found["distinct"]) == (1, 3)
+        assert (await desk.get("namespaces", limit=0)).status_code == 400
+
+
+async def in_force(desk, old, new):
+    """Edit the policy, and wait until the log was told."""
+    world = desk.world
+    world.edit(world.policy.read_text().replace(old, new))
+    world.server._untold.set()
+    sha256 = str(Digest.of(world.policy.read_bytes()))
+
+    async def is_newest():
+        answer = await desk.get("policies")
+        return answer.status_code == 200 and answer.json()["policies"][-1]["sha256"] == sha256
+
+    await until(is_newest)
+    return sha256
+
+
+async def test_what_is_taken_back_is_shown_since_when_and_how_much(world):
+    async with running(world) as desk:
+        await stored(world, world.main(run_id="1"), "1", "2")
+        await stored(world, world.main(run_id="2"), "3")
+        await stored(world, world.pull_request(7, run_id="1"), "4")
+        await desk.indexed(4)
+        stolen = '{ id: stolen, match: { run_id: ["1", "9"] }, until: 2099-01-01T00:00:00Z, '
+        stolen += 'reason: "a <b>leak</b>" }'
+        first = await in_force(desk, "revocations: []", f"revocations: [{stolen}]")
+        old = "{ id: old, match: { project: mono }, until: 2020-01-01T00:00:00Z }"
+        second = await in_force(
+            desk,
+            f"[{stolen}]\n",
+            f'[{stolen}, {old}]\nepochs: {{ "mono:branch/main": 1 }}\n',
+        )
+        assert first != second
+        found = (await desk.ask("revocations"))["revocations"]
+        assert [
+            (item["line"], item["covers"], item["began"]["sha256"], item["began_exactly"])
+            for item in found
+        ] == [
+            ("revocation stolen", 3, first, True),
+            ("revocation old", 0, second, True),
+            ("epoch of mono:branch/main", 3, second, True),
+        ]
+        assert found[0]["match"] == {"run_id": ["1", "9"]}
+        assert found[0]["reason"] == "a <b>leak</b>"
+        assert found[2]["match"] == {"namespace": ["mono:branch/main"], "epoch": ["1"]}
+
+        # Of an older text that is not kept nobody can tell what it said.
+        (world.folder / "data" / "state" / "policy" / f"{1:012d}").unlink()
+        world.server._auditing._desk.overviews._revocations._taken.clear()
+        found = (await desk.ask("revocations"))["revocations"]
+        assert [item["began_exactly"] for item in found] == [False, True, True]
+        assert found[0]["began"]["sha256"] == first
+
+
+async def test_without_revocations_there_are_none(world):
+    async with running(world) as desk:
+        await desk.indexed(0)
+        assert await desk.ask("revocations") == {"revocations": []}
+
+
+async def test_health_is_that_of_log_index_and_storage(world):
+    async with running(world) as desk:
+        await stored(world, world.main(), "1")
+        await desk.indexed(1)
+        found = await desk.ask("health")
+        status = await desk.ask("status")
+        assert (found["log"]["size"], found["log"]["root"]) == (
+            status["published"],
+            status["root"],
+        )
+        assert found["log"]["checkpoint"].startswith(found["log"]["origin"] + "\n")
+        assert found["index"] == {
+            "on": True,
+            "indexed": status["indexed"],
+            "behind": 0,
+            "fault": None,
+        }
+        assert found["witnesses"] is None
+        assert found["storage"] == {
+            "kind": "filesystem",
+            "posture": None,
+            "weaknesses": [],
+            "tiles_locked": None,
+        }
+        assert set(found["troubles"].values()) == {None}
+        world.policy.write_text("version: 2\n")
+        for _ in range(2):
+            world.server._parts.policy.look()
+        troubles = (await desk.ask("health"))["troubles"]
+        assert "last good policy stays" in troubles["policy"]
+        assert str(world.folder) not in str(troubles)
+
+
+async def test_the_index_lag_is_a_metric(world):
+    async with running(world) as desk:
+        await stored(world, world.main(), "1")
+        await desk.indexed(1)
+        text = (await world.request("GET", "/metrics", world.auditor)).text
+        assert "secure_cache_audit_index_behind 0.0" in text
+
+
+@pytest.mark.parametrize("path", ["timeline", "denials", "namespaces", "revocations", "health"])
+async def test_only_an_auditor_sees_overviews_and_each_question_is_told(world, path):
+    async with running(world) as desk:
+        await desk.indexed(0)
+        for token in (None, world.main(), world.own(role="developer")):
+            answer = await world.request("GET", f"/audit/v1/{path}", token)
+            assert answer.status_code == 403
+        with structlog.testing.capture_logs() as logs:
+            await desk.ask(path)
+        assert [line["path"] for line in logs if line["event"] == "audit.query"] == [
+            f"/audit/v1/{path}"
+        ]

@@ -49,6 +49,7 @@ def test_every_method_of_the_port_is_counted_by_metrics_and_by_silent():
         port.log_committed(tree_size=7, entries=2, seconds=0.1)
         port.log_pending(entries=3)
         port.jwks_refreshed(issuer="gha", ok=True)
+        port.index_behind(entries=4)
         port.storage_failed(kind="storage-unavailable")
 
 
