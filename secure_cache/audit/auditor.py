@@ -32,7 +32,7 @@ from secure_cache.provenance.keys import KeyRing
 from secure_cache.provenance.verify import verify_statement
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.merkle import leaf_hash
-from secure_cache.tlog.ports import PublishedLog
+from secure_cache.tlog.ports import VerifiedLog
 from secure_cache.tlog.proof import verify_inclusion
 from secure_cache.tlog.tlog_proof import TlogProof
 
@@ -102,7 +102,7 @@ class PolicyInForce:
         number: 1 for the first.
         sha256: of the policy file.
         previous_sha256: of the one before; None for the first.
-        entries: how many entries it allowed.
+        entries: how many entries it allowed; None where nobody counted.
     """
 
     index: int
@@ -110,7 +110,7 @@ class PolicyInForce:
     number: int
     sha256: str
     previous_sha256: str | None
-    entries: int
+    entries: int | None
 
     def document(self) -> dict[str, Any]:
         return {
@@ -130,8 +130,8 @@ class Auditor:
         self,
         *,
         index: AuditIndex,
-        log: PublishedLog,
-        policy: Callable[[], Policy],
+        log: VerifiedLog,
+        policy: Callable[[], Policy | None],
         clock: Clock,
         records: Records | None = None,
         ring: Callable[[], KeyRing] | None = None,

@@ -7,12 +7,12 @@ the answer says so: it is never guessed.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import anyio.to_thread
 
-from secure_cache.audit.auditor import Auditor, PolicyInForce
+from secure_cache.audit.auditor import PolicyInForce
 from secure_cache.audit.policy_texts import PolicyTexts
 from secure_cache.model.errors import (
     CorruptObject,
@@ -134,13 +134,21 @@ class PolicyComparison:
         }
 
 
+class KnowsPolicies(Protocol):
+    """Knows which policy took effect when, from the log."""
+
+    async def policies(self, sha256: str | None = None) -> list[PolicyInForce]:
+        """All events, or those of one policy, the first one first."""
+        ...
+
+
 class PolicyHistory:
     """Answers from the log's events and the texts that are kept.
 
     Methods raise StorageUnavailable, LogInconsistent and DamagedIndex.
 
     Args:
-        auditor: knows the events.
+        known: the events.
         texts: gives the texts.
         presets: the CI providers, by name.
         cases: those of the tests in force; they show which decisions a change changes.
@@ -149,12 +157,12 @@ class PolicyHistory:
     def __init__(
         self,
         *,
-        auditor: Auditor,
+        known: KnowsPolicies,
         texts: PolicyTexts,
         presets: Mapping[str, Preset],
         cases: Callable[[], tuple[Case, ...]] = tuple,
     ) -> None:
-        self._auditor = auditor
+        self._known = known
         self._texts = texts
         self._presets = presets
         self._cases = cases
@@ -165,7 +173,7 @@ class PolicyHistory:
 
     async def versions(self) -> tuple[PolicyVersion, ...]:
         """All of them, the first one first, with what each changed."""
-        found = await self._auditor.policies()
+        found = await self._known.policies()
         cases = await self._in_thread(self._cases)
         if cases != self._judged_by:
             self._judged_by = cases
@@ -181,7 +189,7 @@ class PolicyHistory:
                 why = "the log has no event about the policy before it"
                 shown.append(PolicyVersion(policy, Verdict.UNKNOWN, why))
             elif place < len(found) - MAX_COMPARED:
-                shown.append(PolicyVersion(policy, *self._known(before, policy)))
+                shown.append(PolicyVersion(policy, *self._verdict_before(before, policy)))
             else:
                 shown.append(PolicyVersion(policy, *await self._verdict(before, policy)))
         return tuple(shown)
@@ -221,7 +229,7 @@ class PolicyHistory:
         data = await self._text(version)
         return await self._in_thread(_document, f"policy {version.number}", data)
 
-    def _known(self, before: PolicyInForce, after: PolicyInForce) -> tuple[Verdict, str]:
+    def _verdict_before(self, before: PolicyInForce, after: PolicyInForce) -> tuple[Verdict, str]:
         key = (before.sha256, after.sha256)
         return self._verdicts.get(key, (Verdict.UNKNOWN, _NOT_COMPARED))
 
@@ -262,7 +270,7 @@ class PolicyHistory:
 
     async def _version(self, sha256: str) -> PolicyInForce:
         """The newest event about it. Raises: NotFound."""
-        found = await self._auditor.policies(sha256)
+        found = await self._known.policies(sha256)
         if not found:
             raise NotFound(f"the log has no policy {sha256[:80]!a}")
         return found[-1]

@@ -58,13 +58,21 @@ class Records(Protocol):
 
 
 async def presence_of(
-    entry: Entry, *, records: Records | None, policy: Policy, now: float
+    entry: Entry, *, records: Records | None, policy: Policy | None, now: float
 ) -> Presence:
     """What has become of `entry`.
+
+    Args:
+        entry: which.
+        records: what is stored; None where it is not at hand, as in a mirror.
+        policy: today's; None where it is not at hand.
+        now: seconds since 1970.
 
     Raises:
         StorageForbidden: the storage refuses the server itself.
     """
+    if policy is None:
+        return Presence(State.UNKNOWN, "policy", "the policy in force is not at hand")
     if records is None:
         return _by_policy(entry, policy, now) or Presence(
             State.UNKNOWN, "storage", "the policy would serve it; the storage is not at hand"

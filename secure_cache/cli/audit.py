@@ -7,6 +7,10 @@ class _Audit(LazyGroup):
     lazy = {  # noqa: RUF012 - a class constant of click's making
         "query": Lazy("secure_cache.cli.audit_query", "Find entries of the log, or count them."),
         "show": Lazy("secure_cache.cli.audit_query", "Show one entry, its proof and its state."),
+        "policies": Lazy(
+            "secure_cache.cli.audit_policies", "Which policy was in force, and what it changed."
+        ),
+        "mirror": Lazy("secure_cache.cli.audit_mirror", "Copy the log, and verify all of it."),
         "index": Lazy("secure_cache.cli.audit_index", "Check an audit index, or make it anew."),
     }
 

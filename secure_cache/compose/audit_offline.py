@@ -38,7 +38,7 @@ from secure_cache.model.clock import Clock
 from secure_cache.observability.logging import configure_logging
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
-from secure_cache.tlog.ports import PublishedLog
+from secure_cache.tlog.ports import VerifiedLog
 
 _MANY = 20_000
 """From so many entries on, two helping processes pay."""
@@ -49,7 +49,7 @@ class OfflineAudit:
     """An index, the log behind it, and who answers from both, and from the texts of policies."""
 
     index: AuditIndex
-    log: PublishedLog
+    log: VerifiedLog
     auditor: Auditor
     history: PolicyHistory
 

@@ -136,7 +136,7 @@ def open_desk(index: AuditIndex, parts: AuditParts) -> Desk:
         ring=parts.ring,
     )
     history = PolicyHistory(
-        auditor=auditor,
+        known=auditor,
         texts=StoredPolicyTexts(parts.state),
         presets=load_presets(),
         cases=parts.cases,

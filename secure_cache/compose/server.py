@@ -126,7 +126,7 @@ class Server:
                 audit=self._auditing,
                 health=self._health(),
                 vkeys=self._vkeys,
-                key_ring=lambda: parts.keys.current.ring.encode(),
+                key_ring=self._key_ring,
                 readiness=self._readiness,
                 metrics=self._metrics.render,
                 metrics_public=settings.metrics.public,
@@ -141,6 +141,9 @@ class Server:
 
     def _vkeys(self) -> str:
         return self._parts.keys.current.vkeys()
+
+    def _key_ring(self) -> bytes:
+        return self._parts.keys.current.ring.encode()
 
     def _build(self) -> _Parts:
         settings, clock, telemetry = self._settings, self._clock, self._metrics

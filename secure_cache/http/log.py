@@ -31,7 +31,14 @@ def public_routes(services: Services) -> list[HTTPRouteHandler]:
         text = services.vkeys().encode()
         return Response(text, media_type="text/plain", headers=_FRESH)
 
-    return [checkpoint, vkeys]
+    @get(
+        "/log/keys", summary="The keys that entries are signed with", media_type="application/json"
+    )
+    async def keys() -> Response[bytes]:
+        """The key ring; its SHA-256 is in the log's newest `keys` event."""
+        return Response(services.key_ring(), media_type="application/json", headers=_FRESH)
+
+    return [checkpoint, vkeys, keys]
 
 
 def tile_route(services: Services) -> HTTPRouteHandler:

@@ -23,6 +23,7 @@
     │   ├── CorruptObject       stored bytes do not verify
     │   │   └── DamagedIndex    the audit index is not what was written; the log is not touched
     │   ├── LogInconsistent     the log's stored state contradicts itself or its signatures
+    │   │   └── HistoryChanged  two signed checkpoints of a log that do not follow each other
     │   └── StorageForbidden    the store refused our identity; never read as "missing"
     └── Misconfigured           the operator's: say which setting, and what to do
         ├── InvalidPolicy       the policy file has errors; carries the findings
@@ -228,6 +229,20 @@ class DamagedIndex(CorruptObject):
 class LogInconsistent(Broken):
     code = "log-inconsistent"
     title = "the transparency log failed its self-check"
+
+
+class HistoryChanged(LogInconsistent):
+    """Carries what to keep: the two signed notes, and the proof that they contradict each other,
+    None for a log that was only put back."""
+
+    code = "history-changed"
+    title = "the transparency log's history was changed"
+
+    def __init__(self, text: str, *, older: bytes, newer: bytes, proof: bytes | None) -> None:
+        super().__init__(text)
+        self.older = older
+        self.newer = newer
+        self.proof = proof
 
 
 class StorageForbidden(Broken):

@@ -40,8 +40,8 @@ class Log(Protocol):
         ...
 
 
-class PublishedLog(Protocol):
-    """The log as everybody may see it: up to the newest signed checkpoint, every byte verified.
+class VerifiedLog(Protocol):
+    """A log wherever it is read: up to the newest signed checkpoint, every byte verified.
 
     All methods raise StorageUnavailable, and LogInconsistent when what is stored does not lead
     to the signed root.
@@ -53,10 +53,6 @@ class PublishedLog(Protocol):
 
     async def checkpoint_note(self) -> bytes:
         """Its signed note, as C2SP clients read it."""
-        ...
-
-    async def index_of(self, logged: Logged) -> int | None:
-        """The entry's index, or None while it is not in the published log."""
         ...
 
     async def entry(self, index: int) -> bytes:
@@ -80,6 +76,14 @@ class PublishedLog(Protocol):
 
     async def consistency_proof(self, old: int, new: int) -> tuple[bytes, ...]:
         """RFC 6962 consistency proof between two published sizes. Raises: NotFound."""
+        ...
+
+
+class PublishedLog(VerifiedLog, Protocol):
+    """The log as its own server shows it to everybody."""
+
+    async def index_of(self, logged: Logged) -> int | None:
+        """The entry's index, or None while it is not in the published log."""
         ...
 
     async def tile(self, path: str) -> bytes:

@@ -1,0 +1,120 @@
+"""`secure-cache audit mirror`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from secure_cache.cli.audit_query import Progress
+from secure_cache.cli.boundary import Exit, note, printable
+from secure_cache.cli.options import json_option
+from secure_cache.cli.source_options import place_of, place_options
+from secure_cache.client.mirror_folder import MirrorProblem
+from secure_cache.compose.mirroring import MirrorRun, check_whole_mirror, run_mirror
+from secure_cache.model.clock import system_clock
+
+_SHOWN = 20
+
+
+@click.command("mirror")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@place_options
+@click.option("--check", is_flag=True, help="Check the mirror that is there; fetch nothing.")
+@click.option("--repair", is_flag=True, help="Prove all of it again, and fetch what is damaged.")
+@json_option
+def mirror_command(
+    folder: Path,
+    *,
+    check: bool,
+    repair: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Copy the log of a server or an installation to DIR, and verify all of it.
+
+    Run it again to fetch what is new: the log must lead on from what is in DIR. Ends with 5, and
+    keeps the proof in DIR/evidence, if it does not. The folder is in C2SP tlog-tiles form;
+    `--mirror DIR` of the other commands reads it.
+    """
+    if check:
+        return _check(folder, as_json=as_json)
+    if options["mirror"] is not None:
+        raise click.UsageError("a mirror is made of --server or --store")
+    place = place_of(options)
+    progress = _Steps()
+    run = anyio.run(_run, place, folder, repair, progress)
+    if not run.pinned:
+        note(
+            "The log's key was taken from the server itself, and is pinned in"
+            f" {folder / 'mirror.json'} from now on:"
+            " compare it once with what the operator published."
+        )
+    return _tell(run, folder, as_json=as_json)
+
+
+async def _run(place: Any, folder: Path, repair: bool, progress: "_Steps") -> MirrorRun:  # noqa: FBT001 - handed on by anyio
+    return await run_mirror(place, folder, clock=system_clock, repair=repair, progress=progress)
+
+
+def _tell(run: MirrorRun, folder: Path, *, as_json: bool) -> int:
+    done = run.mirrored
+    document = {
+        "ok": not done.bad,
+        "origin": done.checkpoint.origin,
+        "size": done.checkpoint.size,
+        "new": done.checkpoint.size - done.before,
+        "root": done.checkpoint.root.hex(),
+        "bad": [{"index": index, "why": why} for index, why in done.bad],
+        "missing_policies": done.missing_policies,
+    }
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        click.echo(
+            f"{printable(done.checkpoint.origin)}: {done.checkpoint.size} entries,"
+            f" {document['new']} of them new, root {done.checkpoint.root.hex()}"
+        )
+        for index, why in done.bad[:_SHOWN]:
+            click.echo(printable(f"entry {index}: {why}"))
+        for sha256 in done.missing_policies:
+            note(f"The text of the policy {sha256} is not to be had.")
+    if done.bad:
+        note(
+            f"{len(done.bad)} entries are in the log and are not signed by its keys. They are kept"
+            f" in {folder}, as evidence: somebody who may append was not the server."
+        )
+        return Exit.INTEGRITY
+    return Exit.OK
+
+
+def _check(folder: Path, *, as_json: bool) -> int:
+    problems = anyio.run(_problems, folder)
+    if as_json:
+        rows = [{"path": p.path, "what": p.what, "remedy": p.remedy} for p in problems]
+        click.echo(json.dumps({"ok": not problems, "problems": rows}))
+    else:
+        for problem in problems:
+            click.echo(printable(str(problem)))
+    if problems:
+        note(f"{folder} is damaged or was changed: {len(problems)} differences.")
+        return Exit.INTEGRITY
+    if not as_json:
+        click.echo(f"ok: {folder} holds what the log's key has signed, and nothing else")
+    return Exit.OK
+
+
+async def _problems(folder: Path) -> list[MirrorProblem]:
+    found = check_whole_mirror(folder, clock=system_clock, progress=_Steps())
+    return [problem async for problem in found]
+
+
+class _Steps:
+    """One line of progress for each step."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Progress] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._lines.setdefault(what, Progress(what))(done, total)

@@ -1,0 +1,104 @@
+"""The entry keys of a log, from wherever they come, held to what the log announced."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from secure_cache.model.errors import CorruptObject, LogInconsistent, Malformed, NotFound
+from secure_cache.model.strict_json import load_strict_object
+from secure_cache.provenance.dsse import Envelope
+from secure_cache.provenance.event import KeysChanged
+from secure_cache.provenance.event_statement import parse_event
+from secure_cache.provenance.keys import MAX_RING_BYTES, KeyRing, PublicKey, ring_of
+from secure_cache.provenance.verify import verify_event
+from secure_cache.tlog.ports import VerifiedLog
+
+_ROW_NAMES = {"id": "keyid", "not_before": "notBefore", "not_after": "notAfter"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeysGiven:
+    """How a place gives its key ring.
+
+    Attributes:
+        find: the index of the log's newest `keys` event, as the place says.
+        fetch: the ring's document for a digest in hex.
+    """
+
+    find: Callable[[], Awaitable[int]]
+    fetch: Callable[[str], Awaitable[bytes]]
+
+
+async def announced_ring(log: VerifiedLog, given: KeysGiven) -> KeyRing:
+    """The key ring that an event of the log announced.
+
+    Proved: the event is in the log, signed by a key of this very ring, and the ring has the
+    digest that it states. Not proved: that it is the newest such event. A server that hides a
+    later one shows an older ring, in which a key that was revoked since still counts; a mirror
+    that has read the whole log knows better.
+
+    Raises:
+        LogInconsistent: the place names another entry, or gives another ring.
+        Unavailable: it does not answer.
+    """
+    index = await given.find()
+    try:
+        leaf = await log.entry(index)
+        happened = parse_event(Envelope.decode(leaf).unverified_payload).what
+    except (NotFound, CorruptObject) as error:
+        raise LogInconsistent(f"entry {index} of the log announces no keys: {error}") from error
+    if not isinstance(happened, KeysChanged):
+        raise LogInconsistent(f"entry {index} of the log announces no keys")
+    return open_ring(await given.fetch(str(happened.ring)), leaf, str(happened.ring))
+
+
+def open_ring(data: bytes, event: bytes, sha256: str) -> KeyRing:
+    """A ring that the log announced.
+
+    Args:
+        data: its document.
+        event: the envelope of the event, proved to be in the log.
+        sha256: the digest that it states, in hex.
+
+    Raises:
+        LogInconsistent: it is another ring, or it did not sign the event.
+    """
+    try:
+        ring = KeyRing.decode(data)
+    except ValueError as error:
+        raise LogInconsistent(f"the key ring is not well formed: {error}") from error
+    if str(ring.digest) != sha256:
+        raise LogInconsistent(
+            f"the key ring {ring.digest} is not {sha256}, which the log announced:"
+            " if keys were changed just now, try again"
+        )
+    try:
+        verify_event(event, ring)
+    except CorruptObject as error:
+        raise LogInconsistent(f"the key ring did not sign its own event: {error}") from error
+    return ring
+
+
+def read_ring(data: bytes) -> KeyRing:
+    """Entry keys from a file: a key ring, or what `keys show --json` prints.
+
+    Raises:
+        Malformed: neither.
+    """
+    try:
+        document = load_strict_object(data, max_bytes=MAX_RING_BYTES)
+        if "log" not in document:
+            return KeyRing.decode(data)
+        rows = document.get("keys")
+        if not isinstance(rows, list):
+            raise Malformed("not the keys of entries: `keys` is not a list")
+        found = [row for row in rows if isinstance(row, dict) and row.get("kind") == "entry"]
+        return ring_of(_from_row(row) for row in found)
+    except ValueError as error:
+        raise Malformed(f"not the keys of entries: {error}") from error
+
+
+def _from_row(row: Mapping[str, object]) -> PublicKey:
+    document = {_ROW_NAMES.get(name, name): value for name, value in row.items() if name != "kind"}
+    if document.get("notAfter") is None:
+        document.pop("notAfter", None)
+    return PublicKey.from_document(document)

@@ -1,0 +1,259 @@
+"""Where an auditor reads a log: a server, the stores of an installation, or a mirror.
+
+Whatever the place, what leaves here is proved: by the log's key, and for statements by entry keys
+whose digest the log itself announced.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from secure_cache.client.log_fetch import LogFetch
+from secure_cache.client.log_folder import LogFolder
+from secure_cache.client.mirror_folder import KEYS, POLICIES, read_pins
+from secure_cache.client.remote import ServerAddress
+from secure_cache.compose.key_ring import KeysGiven, announced_ring
+from secure_cache.compose.offline import open_offline
+from secure_cache.compose.stores import Stores, open_stores, opened
+from secure_cache.compose.witnessing import log_reader
+from secure_cache.model.clock import Clock
+from secure_cache.model.digest import Digest
+from secure_cache.model.errors import (
+    CorruptObject,
+    LogInconsistent,
+    Malformed,
+    Misconfigured,
+    NotFound,
+)
+from secure_cache.provenance.keys import KeyRing
+from secure_cache.settings import Settings
+from secure_cache.storage import layout
+from secure_cache.tlog.fetched import CHECKPOINT, FetchedLog, Trust
+from secure_cache.tlog.note import Ed25519Verifier, Verifier
+from secure_cache.tlog.ports import VerifiedLog
+from secure_cache.tlog.reader import Fetch, store_fetch
+from secure_cache.tlog.witness_policy import WitnessPolicy
+
+MAX_POLICY_TEXT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """What the command line says.
+
+    Attributes:
+        server: its address, with an auditor's token; or
+        settings: of an installation whose stores are read; or
+        mirror: a folder.
+        token: for the server.
+        log_keys: the log's verifier keys, pinned; empty where the place is asked for them.
+        keys: the entry keys, pinned; None where the log says which they are.
+        witnesses: who must have cosigned the log; None asks for nobody.
+    """
+
+    server: ServerAddress | None = None
+    settings: Settings | None = None
+    mirror: Path | None = None
+    token: str | None = None
+    log_keys: tuple[Ed25519Verifier, ...] = ()
+    keys: KeyRing | None = None
+    witnesses: WitnessPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """A log, and what proves it.
+
+    Attributes:
+        log: everything read from it leads to a checkpoint that the log's key has signed.
+        trust: that key, the log's name, and who must have cosigned.
+        pinned: the key came from the auditor or from his mirror, not from the place itself.
+        fetch: the log's files as they are, unverified.
+        ring_for: the key ring that has a digest in hex, unverified.
+        ring: the entry keys. Raises: LogInconsistent: not those that the log announced.
+        policy_text: a policy by its SHA-256 in hex, verified. Raises: NotFound, CorruptObject.
+    """
+
+    log: VerifiedLog
+    trust: Trust
+    pinned: bool
+    fetch: Fetch
+    ring_for: Callable[[str], Awaitable[bytes]]
+    ring: Callable[[], Awaitable[KeyRing]]
+    policy_text: Callable[[str], Awaitable[bytes]]
+
+    @property
+    def verifiers(self) -> tuple[Verifier, ...]:
+        return self.trust.verifiers
+
+    @property
+    def origin(self) -> str:
+        return self.trust.origin
+
+
+@asynccontextmanager
+async def open_log_source(
+    place: LogPlace, *, clock: Clock, last: bytes | None = None
+) -> AsyncIterator[LogSource]:
+    """Open the log of a place.
+
+    Args:
+        place: exactly one of server, settings and mirror.
+        clock: for policy and keys of an installation.
+        last: a signed checkpoint seen before; a log that does not lead on from it is refused.
+
+    Raises:
+        Misconfigured: the place cannot be used; Denied, Unavailable: it does not answer.
+    """
+    if place.server is not None:
+        opening = _server(place, place.server, last)
+    elif place.mirror is not None:
+        opening = _mirror(place, place.mirror, last)
+    elif place.settings is not None:
+        opening = _stores(place, place.settings, clock)
+    else:
+        raise Misconfigured("say where to look: --server, --store or --mirror")
+    async with opening as source:
+        yield source
+
+
+@asynccontextmanager
+async def _server(
+    place: LogPlace, server: ServerAddress, last: bytes | None
+) -> AsyncIterator[LogSource]:
+    log_address = ServerAddress(f"{server.url}/log")
+    async with (
+        LogFetch(log_address, token=place.token) as fetch,
+        LogFetch(ServerAddress(f"{server.url}/audit/v1"), token=place.token) as api,
+    ):
+        verifiers = place.log_keys or parse_vkeys(await fetch("vkeys"), where=f"{server.url}/log")
+        trust = _trust(verifiers, place.witnesses)
+        log = FetchedLog(fetch, trust, last=last)
+
+        async def ring_for(_sha256: str) -> bytes:
+            return await fetch("keys")
+
+        async def newest_keys_event() -> int:
+            answer = await api("entries?event=keys&order=newest&limit=1")
+            try:
+                return int(json.loads(answer)["entries"][0]["index"])
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                raise LogInconsistent(f"{server.url} knows of no keys event") from error
+
+        async def ring() -> KeyRing:
+            if place.keys is not None:
+                return place.keys
+            return await announced_ring(log, KeysGiven(newest_keys_event, ring_for))
+
+        async def policy_text(sha256: str) -> bytes:
+            return _checked(await api(f"policies/{sha256}"), sha256)
+
+        yield LogSource(log, trust, bool(place.log_keys), fetch, ring_for, ring, policy_text)
+
+
+@asynccontextmanager
+async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIterator[LogSource]:
+    pins = read_pins(folder)
+    verifiers = tuple(Ed25519Verifier.parse(vkey) for vkey in pins.vkeys)
+    if place.log_keys and {str(key) for key in place.log_keys} != set(pins.vkeys):
+        raise Misconfigured(f"{folder} mirrors a log with another key than --log-key says")
+    trust = _trust(verifiers, place.witnesses)
+    fetch = LogFolder(folder)
+    log = FetchedLog(fetch, trust, last=last)
+
+    async def find() -> int:
+        if pins.keys_event is None:
+            raise Misconfigured(f"{folder} has not been mirrored to its end yet: run it again")
+        return pins.keys_event
+
+    async def ring_for(sha256: str) -> bytes:
+        return await fetch(f"{KEYS}/{sha256}.json")
+
+    async def ring() -> KeyRing:
+        if place.keys is not None:
+            return place.keys
+        return await announced_ring(log, KeysGiven(find, ring_for))
+
+    async def policy_text(sha256: str) -> bytes:
+        return _checked(await fetch(f"{POLICIES}/{sha256}.yaml"), sha256)
+
+    yield LogSource(
+        log, trust, pinned=True, fetch=fetch, ring_for=ring_for, ring=ring, policy_text=policy_text
+    )
+
+
+@asynccontextmanager
+async def _stores(place: LogPlace, settings: Settings, clock: Clock) -> AsyncIterator[LogSource]:
+    """The installation's own keys count here: whoever reads its stores has its key folder."""
+    offline = open_offline(settings, clock)
+    signer = offline.keystore.log
+    vkeys = (Ed25519Verifier.parse(str(signer.verifier)),)
+    if place.log_keys and set(place.log_keys) != set(vkeys):
+        raise Misconfigured(f"{settings.keys} holds another log key than --log-key says")
+    trust = _trust(vkeys, place.witnesses)
+
+    async def ring() -> KeyRing:
+        return offline.keystore.ring if place.keys is None else place.keys
+
+    async with opened(open_stores(settings.storage)) as stores:
+        log = log_reader(stores, signer)
+        if trust.witnesses is not None:
+            trust.open(await log.checkpoint_note())
+
+        async def policy_text(sha256: str) -> bytes:
+            return await _stored_policy(stores, sha256)
+
+        files = store_fetch(stores.tiles, stores.pending)
+
+        async def fetch(path: str) -> bytes:
+            return await (log.checkpoint_note() if path == CHECKPOINT else files(path))
+
+        async def ring_for(_sha256: str) -> bytes:
+            return offline.keystore.ring.encode()
+
+        yield LogSource(
+            log,
+            trust,
+            pinned=True,
+            fetch=fetch,
+            ring_for=ring_for,
+            ring=ring,
+            policy_text=policy_text,
+        )
+
+
+async def _stored_policy(stores: Stores, sha256: str) -> bytes:
+    names = [info.name async for info in stores.state.list(layout.POLICY_PREFIX)]
+    for name in reversed(names):
+        data = (await stores.state.get(name, max_bytes=MAX_POLICY_TEXT_BYTES)).data
+        if str(Digest.of(data)) == sha256:
+            return data
+    raise NotFound(f"the policy {sha256} is not kept")
+
+
+def parse_vkeys(data: bytes, *, where: str) -> tuple[Ed25519Verifier, ...]:
+    """Verifier keys, one a line, all of one log.
+
+    Raises:
+        Malformed: anything else, or none.
+    """
+    try:
+        lines = [line for line in data.decode().splitlines() if line.strip()]
+        found = tuple(Ed25519Verifier.parse(line.strip()) for line in lines)
+    except (UnicodeDecodeError, Malformed) as error:
+        raise Malformed(f"{where}: not a verifier key of a log: {error}") from error
+    if not found or len({key.name for key in found}) != 1:
+        raise Malformed(f"{where}: not the verifier keys of one log")
+    return found
+
+
+def _trust(verifiers: tuple[Ed25519Verifier, ...], witnesses: WitnessPolicy | None) -> Trust:
+    return Trust(verifiers, verifiers[0].name, witnesses)
+
+
+def _checked(data: bytes, sha256: str) -> bytes:
+    if str(Digest.of(data)) != sha256:
+        raise CorruptObject(f"what was given for the policy {sha256} has another digest")
+    return data

@@ -1,0 +1,194 @@
+"""Mirrors: from a log's source to a folder, and from a folder to answers."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+import msgspec
+
+from secure_cache.audit.auditor import Auditor
+from secure_cache.audit.filters import Filter
+from secure_cache.audit.index import AuditIndex, remove_index
+from secure_cache.audit.policy_history import PolicyHistory
+from secure_cache.audit.queries import PageRequest
+from secure_cache.client.mirror import Mirrored, Origin, Progress, opened_mirror
+from secure_cache.client.mirror_check import check_mirror
+from secure_cache.client.mirror_folder import INDEX, PINS, MirrorProblem, new_pins, read_pins
+from secure_cache.compose.audit_offline import OfflineAudit
+from secure_cache.compose.auditing import open_index
+from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
+from secure_cache.identity.presets import load_presets
+from secure_cache.model.clock import Clock
+from secure_cache.model.errors import (
+    CorruptObject,
+    DamagedIndex,
+    InvalidPolicy,
+    LogInconsistent,
+    Misconfigured,
+    NotFound,
+)
+from secure_cache.policy.compile import CompiledPolicy
+from secure_cache.policy.past import read_past_policy
+from secure_cache.tlog.note import Ed25519Verifier
+
+_MANY = 20_000
+_REBUILD = "make it anew: `audit mirror` with --repair"
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRun:
+    """How a run ended: what it did, and whether the log's key had been pinned by somebody."""
+
+    mirrored: Mirrored
+    pinned: bool
+
+
+async def run_mirror(
+    place: LogPlace, folder: Path, *, clock: Clock, repair: bool, progress: Progress | None
+) -> MirrorRun:
+    """Begin a mirror, or go on with it.
+
+    Raises:
+        as `Mirror.bring_up_to_date` and `open_log_source`; DamagedIndex: the mirror's index.
+    """
+    exists = (folder / PINS).exists()
+    if exists:
+        pins = read_pins(folder)
+        ours = tuple(Ed25519Verifier.parse(vkey) for vkey in pins.vkeys)
+        if place.log_keys and set(place.log_keys) != set(ours):
+            raise Misconfigured(f"{folder} mirrors a log with another key than --log-key says")
+        place = replace(place, log_keys=ours)
+    async with open_log_source(place, clock=clock) as source:
+        if not exists:
+            found = tuple(Ed25519Verifier.parse(str(key)) for key in source.verifiers)
+            pins = new_pins(found, _name(place))
+        origin = Origin(
+            fetch=source.fetch,
+            trust=source.trust,
+            ring_for=source.ring_for,
+            policy_text=source.policy_text,
+            pins=msgspec.structs.replace(pins, source=_name(place)),
+        )
+        with opened_mirror(folder, pins) as mirror:
+            done = await mirror.bring_up_to_date(origin, anew=repair, progress=progress)
+            if repair:
+                await anyio.to_thread.run_sync(remove_index, folder / INDEX)
+            await _index_all(folder, clock, progress)
+        return MirrorRun(done, source.pinned or exists)
+
+
+async def check_whole_mirror(
+    folder: Path, *, clock: Clock, progress: Progress | None
+) -> AsyncIterator[MirrorProblem]:
+    """Everything that is wrong in a mirror. Needs no network.
+
+    Raises: Misconfigured, CorruptObject: `mirror.json`. LogInconsistent: its checkpoint or keys.
+    """
+    async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
+        try:
+            ring = await source.ring()
+        except LogInconsistent as error:
+            yield MirrorProblem(
+                "keys", str(error), "fetch them again: `audit mirror` with --repair"
+            )
+            return
+        found = False
+        async with aclosing(
+            check_mirror(folder, source.trust, ring, progress=progress)
+        ) as problems:
+            async for problem in problems:
+                found = True
+                yield problem
+        if not found:
+            async for problem in _check_index(folder, source):
+                yield problem
+
+
+async def _check_index(folder: Path, source: LogSource) -> AsyncIterator[MirrorProblem]:
+    try:
+        index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
+        try:
+            findings = await anyio.to_thread.run_sync(index.check)
+            findings = findings or await index.check_against(source.log)
+        finally:
+            index.close()
+    except DamagedIndex as error:
+        yield MirrorProblem(INDEX, str(error).partition(";")[0], _REBUILD)
+        return
+    for finding in findings:
+        yield MirrorProblem(INDEX, str(finding), _REBUILD)
+
+
+@asynccontextmanager
+async def mirror_audit(folder: Path, *, clock: Clock) -> AsyncIterator[OfflineAudit]:
+    """Answers from a mirror: what is served now it cannot know.
+
+    Raises: as `open_log_source`; DamagedIndex.
+    """
+    async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
+        ring = await source.ring()
+        index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
+        try:
+            policy: list[CompiledPolicy | None] = [None]
+            auditor = Auditor(
+                index=index,
+                log=source.log,
+                policy=lambda: policy[0],
+                clock=clock,
+                ring=lambda: ring,
+            )
+            history = PolicyHistory(
+                known=auditor, texts=_MirroredTexts(source), presets=load_presets(), cases=tuple
+            )
+            policy[0] = await _newest_policy(index, source)
+            yield OfflineAudit(index, source.log, auditor, history)
+        finally:
+            index.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _MirroredTexts:
+    """Implements `audit.policy_texts.PolicyTexts`."""
+
+    source: LogSource
+
+    async def text(self, number: int, sha256: str) -> bytes:  # noqa: ARG002 - the port's
+        return await self.source.policy_text(sha256)
+
+
+async def _newest_policy(index: AuditIndex, source: LogSource) -> CompiledPolicy | None:
+    """The policy that the log says took effect last; None where nobody can tell what it says."""
+    wanted = Filter.parse({"event": ["policy"]})
+    page = PageRequest(limit=1, newest_first=True)
+    rows = (await anyio.to_thread.run_sync(index.query, wanted, page)).rows
+    if not rows or rows[0].policy_sha256 is None:
+        return None
+    sha256 = rows[0].policy_sha256
+    try:
+        text = await source.policy_text(sha256)
+        return read_past_policy(text, name=sha256, presets=load_presets(), now=rows[0].at or 0)
+    except (NotFound, CorruptObject, InvalidPolicy):
+        return None
+
+
+async def _index_all(folder: Path, clock: Clock, progress: Progress | None) -> None:
+    """Derive the index, from files that were just proved."""
+    async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
+        index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
+        try:
+            published = await source.log.published()
+            state = await anyio.to_thread.run_sync(index.state)
+            tell = None if progress is None else partial(progress, "indexing")
+            many = published.size - state.size > _MANY
+            await index.catch_up(source.log, progress=tell, apart=many)
+        finally:
+            index.close()
+
+
+def _name(place: LogPlace) -> str:
+    if place.server is not None:
+        return place.server.url
+    return "stores" if place.settings is not None else str(place.mirror)
