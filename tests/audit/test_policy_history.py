@@ -69,7 +69,7 @@ async def tell(tmp_path):
         await index.catch_up(log)
         auditor = Auditor(index=index, log=log, policy=lambda: None, clock=lambda: T0)
         history = PolicyHistory(
-            auditor=auditor, texts=Texts(data), presets=load_presets(), cases=Cases()
+            known=auditor, texts=Texts(data), presets=load_presets(), cases=Cases()
         )
         return history, [str(digest) for digest in digests]
 
