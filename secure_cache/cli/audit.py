@@ -10,6 +10,12 @@ class _Audit(LazyGroup):
         "policies": Lazy(
             "secure_cache.cli.audit_policies", "Which policy was in force, and what it changed."
         ),
+        "prove": Lazy("secure_cache.cli.audit_proofs", "Write the proof of one entry to files."),
+        "verify-proof": Lazy("secure_cache.cli.audit_proofs", "Verify such a proof, offline."),
+        "verify": Lazy(
+            "secure_cache.cli.audit_proofs", "Did the cache serve this file, and whose?"
+        ),
+        "compare": Lazy("secure_cache.cli.audit_compare", "Does one checkpoint continue another?"),
         "mirror": Lazy("secure_cache.cli.audit_mirror", "Copy the log, and verify all of it."),
         "index": Lazy("secure_cache.cli.audit_index", "Check an audit index, or make it anew."),
     }

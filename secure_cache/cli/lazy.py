@@ -32,7 +32,7 @@ class LazyGroup(click.Group):
         found = self.lazy.get(cmd_name)
         if found is None:
             return super().get_command(ctx, cmd_name)
-        command = getattr(import_module(found.module), f"{cmd_name}_command")
+        command = getattr(import_module(found.module), f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 
