@@ -11,9 +11,13 @@ from secure_cache.model.digest import Digest
 
 
 def audit(server, *arguments):
+    return run(server, "policies", *arguments)
+
+
+def run(server, *arguments):
     environment = os.environ | {"SECURE_CACHE_TOKEN": server.token(role="auditor")}
     return subprocess.run(
-        [command(), "audit", "policies", *map(str, arguments)],
+        [command(), "audit", *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
@@ -47,11 +51,14 @@ def told(server, text):
 
 
 @pytest.mark.slow
-def test_an_auditor_finds_the_policy_that_was_loosened(make_server):
+def test_an_auditor_finds_the_policy_that_was_loosened(make_server, tmp_path):
     server = make_server(environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}).start()
     wait_until(lambda: audit(server, "--server", server.url).stdout.count("\n") >= 2, "a policy")
     before, loosened = loosen(server)
-    for place in (("--server", server.url), ("--store", server.config)):
+    mirror = tmp_path / "mirror"
+    done = run(server, "mirror", "--server", server.url, mirror)
+    assert done.returncode == 0, done.stderr
+    for place in (("--server", server.url), ("--store", server.config), ("--mirror", mirror)):
         done = audit(server, *place, "--json")
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
