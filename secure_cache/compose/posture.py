@@ -4,12 +4,14 @@ A start needs what ADR 17 lists and is refused without it. What is granted beyon
 is no reason to stand still: whoever steals the server's identity may do it too.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import anyio
+import structlog
 
 from secure_cache.compose.azure import NEEDS, Place, is_by_role
 from secure_cache.compose.stores import Stores
@@ -23,6 +25,8 @@ from secure_cache.model.errors import (
 from secure_cache.settings import Storage
 from secure_cache.storage.capabilities import StoreCapabilities
 from secure_cache.storage.ports import ObjectStore
+
+_log = structlog.get_logger(__name__)
 
 OK = "ok"
 WEAKER = "weaker than asked"
@@ -242,3 +246,27 @@ def _explained(error: SecureCacheError, text: str) -> SecureCacheError:
         case Misconfigured():
             return Misconfigured(text)
     return error
+
+
+async def prove_at_start(stores: Stores, storage: Storage, *, tells: bool) -> Posture:
+    """As `prove_patiently`, for a server. Every process needs its rights; one tells what it has
+    found.
+
+    Raises: as `prove`; Misconfigured: tiles are not locked, and have to be.
+    """
+    wait = role_wait_seconds(storage, os.environ)
+
+    def tell_of_waiting(why: str) -> None:
+        if tells:
+            _log.warning("storage.role_missing", why=why, wait_seconds=storage.role_wait_seconds)
+
+    posture = await prove_patiently(stores, wait_seconds=wait, tell=tell_of_waiting)
+    if storage.require_worm:
+        posture.require_worm()
+    if posture.stores and tells:
+        facts = {"tiles_locked": posture.tiles_are_locked, "weak": posture.weaknesses()}
+        if posture.word == OK:
+            _log.info("storage.capabilities", **facts)
+        else:
+            _log.warning("storage.capabilities", **facts)
+    return posture

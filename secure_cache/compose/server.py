@@ -17,8 +17,9 @@ import secure_cache
 from secure_cache.compose.auditing import Auditing, AuditParts, StandingRecords, cases_of
 from secure_cache.compose.bounds import cache_limits, log_options
 from secure_cache.compose.denying import Denials
-from secure_cache.compose.healthing import HealthParts, SeesHealth
-from secure_cache.compose.posture import OK, Posture, prove_patiently, role_wait_seconds
+from secure_cache.compose.healthing import Wellbeing, WellbeingParts
+from secure_cache.compose.posture import Posture, prove_at_start
+from secure_cache.compose.remembering import Remembering
 from secure_cache.compose.sources import Sources
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.compose.telling import (
@@ -42,7 +43,7 @@ from secure_cache.http.app import create_app
 from secure_cache.http.front import Front
 from secure_cache.http.nx import NxCache
 from secure_cache.http.server import Worker
-from secure_cache.http.services import ExchangesTokens, Readiness, Services, Session
+from secure_cache.http.services import ExchangesTokens, Services, Session
 from secure_cache.identity.exchange import TokenExchange
 from secure_cache.identity.fetch import KeyFetcher
 from secure_cache.identity.issue import Ed25519TokenSigner, TokenIssuer
@@ -61,11 +62,7 @@ _log = structlog.get_logger(__name__)
 
 SERVER = f"secure-cache/{secure_cache.__version__}"
 _RETRY_SECONDS = 5.0
-_REMEMBER_SECONDS = 2.0
-_REMEMBER_SECONDS_OF_MANY = 10.0
 _UNTRUSTWORTHY_STORE = 5
-_SEE_THE_LOG = "needs a person: the server's log says why"
-"""And readiness does not: anybody may ask for it, and the reasons hold paths and lines of files."""
 
 
 def app_from_settings(argument: str, worker: Worker) -> Front:
@@ -117,6 +114,7 @@ class Server:
 
     def app(self) -> Front:
         parts, settings = self._parts, self._settings
+        wellbeing = self._wellbeing()
         return create_app(
             Services(
                 cache=self._cache(),
@@ -124,10 +122,10 @@ class Server:
                 exchange=self._exchange(),
                 log=parts.log,
                 audit=self._auditing,
-                health=self._health(),
+                health=wellbeing.health,
                 vkeys=self._vkeys,
                 key_ring=self._key_ring,
-                readiness=self._readiness,
+                readiness=wellbeing.readiness,
                 metrics=self._metrics.render,
                 metrics_public=settings.metrics.public,
                 telemetry=self._metrics,
@@ -321,9 +319,12 @@ class Server:
     async def _running(self) -> AsyncIterator[None]:
         """Check, then run beside the requests until they are drained."""
         parts = self._parts
+        remembering = Remembering(parts.log_memory, self._settings.storage)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(opened(parts.stores))
-            self._posture = await self._prove_stores()
+            self._posture = await prove_at_start(
+                parts.stores, self._settings.storage, tells=self._worker.index == 0
+            )
             await parts.log.check()
             await parts.log_memory.check()
             await parts.watching.check()
@@ -332,7 +333,7 @@ class Server:
             stack.push_async_callback(self._denials.keep_at_the_end)
             await stack.enter_async_context(parts.issuer_keys)
             # After the log has brought in what was pending.
-            stack.push_async_callback(self._remember_the_log)
+            stack.push_async_callback(remembering.once)
             await stack.enter_async_context(parts.log.running())
             parts.issuer_keys.warm(parts.policy.current.issuers)
             group = await stack.enter_async_context(anyio.create_task_group())
@@ -341,36 +342,13 @@ class Server:
             group.start_soon(self._tell_the_log)
             group.start_soon(self._auditing.follow)
             group.start_soon(self._denials.records.run)
-            group.start_soon(self._remember_the_log_for_ever)
+            group.start_soon(remembering.run)
             group.start_soon(parts.policy.watch, poll, self._untold.set)
             group.start_soon(parts.keys.watch, poll, self._untold.set)
             try:
                 yield
             finally:
                 group.cancel_scope.cancel()
-
-    async def _prove_stores(self) -> Posture:
-        """Every process needs its rights; one tells what it has found."""
-        storage = self._settings.storage
-        posture = await prove_patiently(
-            self._parts.stores,
-            wait_seconds=role_wait_seconds(storage, os.environ),
-            tell=self._tell_of_waiting,
-        )
-        if storage.require_worm:
-            posture.require_worm()
-        if posture.stores and self._worker.index == 0:
-            facts = {"tiles_locked": posture.tiles_are_locked, "weak": posture.weaknesses()}
-            if posture.word == OK:
-                _log.info("storage.capabilities", **facts)
-            else:
-                _log.warning("storage.capabilities", **facts)
-        return posture
-
-    def _tell_of_waiting(self, why: str) -> None:
-        if self._worker.index == 0:
-            wait = self._settings.storage.role_wait_seconds
-            _log.warning("storage.role_missing", why=why, wait_seconds=wait)
 
     async def _tell_the_log(self) -> None:
         """Tell the log under which policy and keys it is written, now and after each change."""
@@ -388,64 +366,22 @@ class Server:
             else:
                 await self._untold.wait()
 
-    @property
-    def _is_shared(self) -> bool:
-        """Whether replicas may be many, and each request to the storage costs money."""
-        return self._settings.storage.kind == "azure"
-
-    async def _remember_the_log_for_ever(self) -> None:
-        while True:
-            await anyio.sleep(_REMEMBER_SECONDS_OF_MANY if self._is_shared else _REMEMBER_SECONDS)
-            await self._remember_the_log()
-
-    async def _remember_the_log(self) -> None:
-        try:
-            await self._parts.log_memory.remember()
-        except SecureCacheError as error:
-            _log.exception("log.not_remembered", code=error.code)
-
-    def _troubles(self) -> dict[str, object | None]:
-        """What an operator should look at, by part; None where all is well."""
+    def _wellbeing(self) -> Wellbeing:
         parts = self._parts
-        return {
-            "policy": parts.policy.trouble,
-            "keys": parts.keys.trouble,
-            "log": parts.log.fault,
-            "witnesses": parts.watching.trouble,
-            "audit": self._auditing.trouble,
-        }
-
-    def _health(self) -> SeesHealth:
-        parts = self._parts
-        return SeesHealth(
-            HealthParts(
+        return Wellbeing(
+            WellbeingParts(
                 log=parts.log,
-                log_fault=lambda: parts.log.fault,
                 vkeys=self._vkeys,
+                policy=parts.policy,
+                keys=parts.keys,
                 watching=parts.watching,
                 auditing=self._auditing,
                 storage=self._settings.storage.kind,
                 posture=lambda: self._posture,
-                troubles=self._troubles,
+                worker=self._worker,
                 server=SERVER,
                 clock=self._clock,
             )
-        )
-
-    async def _readiness(self) -> Readiness:
-        """A log that failed its check, or a policy that cannot be read, must not take the
-        process out of service: look-ups go on, and to Nx a refused connection is a red build."""
-        troubles = self._troubles()
-        checks = {
-            name: "ok" if trouble is None else _SEE_THE_LOG for name, trouble in troubles.items()
-        }
-        if self._posture.stores:
-            checks["storage"] = self._posture.word
-        checks["process"] = "draining" if self._worker.draining else "ok"
-        return Readiness(
-            ready=not self._worker.draining,
-            degraded=any(trouble is not None for trouble in troubles.values()),
-            checks=checks,
         )
 
 
