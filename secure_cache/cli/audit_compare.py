@@ -11,7 +11,7 @@ import click
 from secure_cache.cli.boundary import Exit, complain, note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import place_of, place_options, read_log_keys, tell_unpinned
-from secure_cache.client.comparison import Compared, Relation, compare
+from secure_cache.client.comparison import Compared, Relation, compare, compare_with_now
 from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.mirror import put
 from secure_cache.compose.log_source import LogPlace, open_log_source
@@ -24,7 +24,7 @@ from secure_cache.model.errors import (
     NotFound,
 )
 from secure_cache.tlog.contradiction import MAX_CONTRADICTION_BYTES, Contradiction
-from secure_cache.tlog.fetched import Trust
+from secure_cache.tlog.fetched import CHECKPOINT, Trust
 from secure_cache.tlog.note import MAX_NOTE_BYTES
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -83,7 +83,8 @@ async def _compare(notes: list[bytes], options: dict[str, Any]) -> Compared:
         async with open_log_source(place, clock=system_clock) as source:
             tell_unpinned(source)
             if len(notes) == 1:
-                notes = [*notes, await source.fetch("checkpoint")]
+                now = await source.fetch(CHECKPOINT)
+                return await compare_with_now(notes[0], now, source.trust, source.fetch)
             return await compare(notes[0], notes[1], source.trust, source.fetch)
     if len(notes) == 1:
         raise click.UsageError("one checkpoint is compared with a log: --server, --store, --mirror")

@@ -24,20 +24,27 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A server, or the stores of an installation with an index."""
+    """A server, or the stores of an installation with an index, or a mirror with its own."""
 
     server: RemoteAudit | None
     settings: Settings | None
     index: Path | None
+    mirror: Path | None = None
 
 
 def where_options(command: _F) -> _F:
-    """`--server`, `--store`, `--index`; `where` makes a `Where` of them."""
+    """`--server`, `--store`, `--mirror`, `--index`; `where` makes a `Where` of them."""
     for option in (
         click.option(
             "--index",
             type=_FILE,
             help="With --store: the index file; by default the server's, else one of your own.",
+        ),
+        click.option(
+            "--mirror",
+            metavar="DIR",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Ask this mirror, made by `audit mirror`. It cannot know what is served now.",
         ),
         click.option(
             "--store",
@@ -57,12 +64,23 @@ def where_options(command: _F) -> _F:
     return command
 
 
-def where(*, server: str | None, store: Path | None, index: Path | None, insecure: bool) -> Where:
+def where(
+    *,
+    server: str | None,
+    store: Path | None,
+    index: Path | None,
+    mirror: Path | None,
+    insecure: bool,
+) -> Where:
     """Raises: Malformed, InvalidToken, Misconfigured; UsageError for nothing to look at."""
+    if mirror is not None:
+        if store is not None or index is not None:
+            raise click.UsageError("--mirror stands alone: it has its own index")
+        return Where(None, None, None, mirror)
     if store is not None:
         return Where(None, read_settings(store), index)
     if server is None:
-        raise click.UsageError("say where to look: --server URL, or --store CONFIG")
+        raise click.UsageError("say where to look: --server URL, --store CONFIG or --mirror DIR")
     if index is not None:
         raise click.UsageError("--index goes with --store")
     token = os.environ.get(_TOKEN)

@@ -23,6 +23,7 @@ from secure_cache.cli.audit_options import (
 from secure_cache.cli.boundary import note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.compose.audit_offline import OfflineAudit, offline_audit, offline_index_path
+from secure_cache.compose.mirroring import mirror_audit
 from secure_cache.model.clock import system_clock
 
 _COLUMNS = ("index", "time", "event", "tier", "namespace", "key", "size", "rule", "subject")
@@ -47,6 +48,7 @@ _Result = TypeVar("_Result")
 def query_command(  # noqa: PLR0917 - one parameter for each option
     server: str | None,
     store: Path | None,
+    mirror: Path | None,
     index: Path | None,
     insecure_http: bool,  # noqa: FBT001 - click's flag
     limit: int,
@@ -61,7 +63,7 @@ def query_command(  # noqa: PLR0917 - one parameter for each option
     With --json one object a line, with its `index` in the log. Without, a table for people, with
     long values cut.
     """
-    place = where(server=server, store=store, index=index, insecure=insecure_http)
+    place = where(server=server, store=store, index=index, mirror=mirror, insecure=insecure_http)
     given = given_filters(options)
     if count or group is not None:
         _print_counts(_counts(place, given, group), as_json=as_json)
@@ -81,13 +83,14 @@ def query_command(  # noqa: PLR0917 - one parameter for each option
 def show_command(  # noqa: PLR0917 - one parameter for each option
     server: str | None,
     store: Path | None,
+    mirror: Path | None,
     index: Path | None,
     insecure_http: bool,  # noqa: FBT001 - click's flag
     number: int,
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Show one entry of the log: what it states, its proof, and what has become of it."""
-    place = where(server=server, store=store, index=index, insecure=insecure_http)
+    place = where(server=server, store=store, index=index, mirror=mirror, insecure=insecure_http)
     if place.server is not None:
         document = place.server.details(number)
     else:
@@ -138,8 +141,10 @@ def _counts(place: Where, given: dict[str, list[str]], group: str | None) -> dic
 
 def _offline(place: Where, work: Callable[[OfflineAudit], Awaitable[_Result]]) -> _Result:
     """Bring the index up to date, then do `work`."""
+    if place.mirror is not None:
+        return anyio.run(_over_mirror, place.mirror, work)
     settings = place.settings
-    assert settings is not None  # noqa: S101 - a place has one of the two
+    assert settings is not None  # noqa: S101 - a place has one of the three
 
     async def run() -> _Result:
         path = offline_index_path(settings, place.index)
@@ -150,6 +155,11 @@ def _offline(place: Where, work: Callable[[OfflineAudit], Awaitable[_Result]]) -
             return await work(audit)
 
     return anyio.run(run)
+
+
+async def _over_mirror(folder: Path, work: Callable[[OfflineAudit], Awaitable[_Result]]) -> _Result:
+    async with mirror_audit(folder, clock=system_clock) as audit:
+        return await work(audit)
 
 
 class Progress:

@@ -27,6 +27,28 @@ class Compared:
     proof: tuple[bytes, ...]
 
 
+async def compare_with_now(seen: bytes, now: bytes, trust: Trust, fetch: Fetch) -> Compared:
+    """Compare a signed checkpoint with the log as it is.
+
+    Args:
+        seen: a signed note.
+        now: the log's newest.
+        trust: the log's key.
+        fetch: the log's files, unverified.
+
+    Raises:
+        HistoryChanged: the log was put back, or its history was rewritten.
+        LogInconsistent: one is not signed by the log's key, or the log is damaged.
+    """
+    older, newer = trust.open_last(seen), trust.open(now)
+    tree = TreeReader(fetch, newer)
+    await require_follows(seen, now, tree, trust)
+    if older.size == newer.size:
+        return Compared(Relation.SAME, older, newer, ())
+    proof = await tree.consistency_proof(older.size) if older.size else ()
+    return Compared(Relation.EXTENDS, older, newer, proof)
+
+
 async def compare(first: bytes, second: bytes, trust: Trust, fetch: Fetch | None) -> Compared:
     """Compare two signed checkpoints, in either order.
 

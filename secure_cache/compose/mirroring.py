@@ -16,7 +16,7 @@ from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import PageRequest
 from secure_cache.client.mirror import Mirrored, Origin, Progress, opened_mirror
 from secure_cache.client.mirror_check import check_mirror
-from secure_cache.client.mirror_folder import INDEX, PINS, MirrorProblem, new_pins, read_pins
+from secure_cache.client.mirror_folder import INDEX, KEYS, PINS, MirrorProblem, new_pins, read_pins
 from secure_cache.compose.audit_offline import OfflineAudit
 from secure_cache.compose.auditing import open_index
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
@@ -88,13 +88,11 @@ async def check_whole_mirror(
     Raises: Misconfigured, CorruptObject: `mirror.json`. LogInconsistent: its checkpoint or keys.
     """
     async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
+        ring, no_ring = None, ""
         try:
             ring = await source.ring()
-        except LogInconsistent as error:
-            yield MirrorProblem(
-                "keys", str(error), "fetch them again: `audit mirror` with --repair"
-            )
-            return
+        except (LogInconsistent, NotFound) as error:
+            no_ring = str(error)
         found = False
         async with aclosing(
             check_mirror(folder, source.trust, ring, progress=progress)
@@ -102,6 +100,9 @@ async def check_whole_mirror(
             async for problem in problems:
                 found = True
                 yield problem
+        if no_ring and not found:
+            yield MirrorProblem(KEYS, no_ring, "fetch them again: `audit mirror` with --repair")
+            return
         if not found:
             async for problem in _check_index(folder, source):
                 yield problem

@@ -47,6 +47,8 @@ class Trust:
                     self.witnesses.verify(note, log=verifier)
         except Malformed as error:
             raise LogInconsistent(f"the checkpoint is not well formed: {error}") from error
+        except LogInconsistent as error:
+            raise LogInconsistent(f"the log's checkpoint does not verify: {error}") from error
         return checkpoint
 
     def open_last(self, note: bytes) -> Checkpoint:
@@ -56,8 +58,8 @@ class Trust:
         """
         try:
             return open_checkpoint(note, self.verifiers, origin=self.origin)
-        except Malformed as error:
-            raise LogInconsistent(f"the checkpoint seen before is damaged: {error}") from error
+        except (Malformed, LogInconsistent) as error:
+            raise LogInconsistent(f"the checkpoint kept here does not verify: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
