@@ -24,7 +24,7 @@ WHEN_KINDS: Mapping[str, ContextKind] = {
     "role": ContextKind.ROLE,
     "context": ContextKind.OTHER,
 }
-FACTS = ("actor_id", "commit", "run_id")
+FACTS = ("actor_id", "commit", "repository_id", "run_id")
 """What revocations call by one name whatever the provider does."""
 PLAIN_NAME_KINDS = frozenset({"pull_request"})
 """Their names are numbers, or whatever the provider has instead: compared as text, not globbed."""

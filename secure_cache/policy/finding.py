@@ -53,6 +53,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W08": "a job's own namespace is read before a more trusted one",
         "W09": "a claim that the provider is not known to send",
         "W10": "every token of an issuer belongs to one project",
+        "W11": "a revocation of all that an issuer, a project or a rule ever writes",
     }
 )
 

@@ -21,6 +21,9 @@ from secure_cache.policy.schema import DenyDocument, PolicyDocument, RevocationD
 UNLIMITED_TTL_SECONDS = 366 * 86_400
 """How long an entry is expected to be kept at most where no rule says."""
 
+_WIDE = frozenset({"issuer", "project", "rule"})
+"""What many writers have in common."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PUBLIC_READ = "public-read"
 
@@ -136,6 +139,10 @@ def _lint_match(
     keys = [key for key in match.__struct_fields__ if getattr(match, key) is not UNSET]
     if not keys:
         report.add("E15", "an empty match would take back everything", "name something", *path)
+    times = (revocation.since, revocation.until)
+    if keys and set(keys) <= _WIDE and all(time is UNSET for time in times):
+        what = f"takes back all that its {' and '.join(keys)} ever wrote and ever will write"
+        report.add("W11", what, "add since and until, or a writer, run or namespace", *path)
     checks: dict[str, Callable[[str], object]] = {
         "key": parse_key,
         "jti_sha256": _check_sha256,

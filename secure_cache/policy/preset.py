@@ -65,7 +65,8 @@ class Preset:
         max_age_seconds: the oldest `iat` that is accepted.
         multi_audience: the provider sends a list in `aud`; ours must be among it.
         self_issued: tokens of this server itself.
-        facts: what revocations call `run_id`, `actor_id` and `commit` -> the provider's claim.
+        facts: what revocations call `run_id`, `actor_id`, `commit` and `repository_id` -> the
+            provider's claim.
             A fact without an entry is looked up under its own name.
         trust_ack: the `ack` without which no job of such an issuer is trustable; the policy
             clears `Context.trustable` then, whatever `classify` says.

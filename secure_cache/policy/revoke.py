@@ -124,6 +124,7 @@ def _writer_facts(tables: Tables, identity: Identity) -> dict[str, ClaimValue]:
     facts: dict[str, ClaimValue] = {fact: claims.get(names.get(fact, fact)) for fact in FACTS}
     known = () if issuer is None else (issuer.issuer.name,)
     facts["issuer"] = (identity.issuer, identity.iss, *known)
+    facts["subject"] = identity.subject
     facts["jti_sha256"] = identity.token_id
     facts["tid"] = identity.family
     return facts

@@ -177,6 +177,8 @@ class RevocationMatch(Document, frozen=True, kw_only=True):
     issuer: AnyOf | UnsetType = UNSET
     project: AnyOf | UnsetType = UNSET
     rule: AnyOf | UnsetType = UNSET
+    subject: AnyOf | UnsetType = UNSET
+    repository_id: AnyOf | UnsetType = UNSET
     run_id: AnyOf | UnsetType = UNSET
     actor_id: AnyOf | UnsetType = UNSET
     commit: AnyOf | UnsetType = UNSET

@@ -233,6 +233,7 @@ FIRES = [
     ("W09", [revocation('{ issuer: laptops, run_id: "1" }')]),
     ("E15", [issuer("preset: generic; iss: ci; jwks_file: k; trusted_events: [push]")]),
     ("E15", [issuer("preset: generic; iss: ci; jwks_file: k; claims: { event: e }")]),
+    ("W11", [revocation("{ project: mono, rule: main }")]),
     (
         "W10",
         [

@@ -36,7 +36,12 @@ def test_an_entry_of_a_writer_in_good_standing_is_shown():
     assert policy.hides(entry(token(policy), "mono:branch/main"), now=NOW) is None
 
 
-RUN = {"run_id": "5", "actor_id": "12", "sha": "f" * 40}
+RUN = {
+    "sub": "repo:acme/mono:ref:refs/heads/main",
+    "run_id": "5",
+    "actor_id": "12",
+    "sha": "f" * 40,
+}
 COVERING = [
     "{ issuer: gha }",
     "{ issuer: https://token.actions.githubusercontent.com }",
@@ -49,6 +54,8 @@ COVERING = [
     '{ namespace: "mono:branch/main" }',
     f'{{ jti_sha256: "{"ab" * 32}" }}',
     "{ tid: family-1 }",
+    '{ repository_id: "74" }',
+    '{ issuer: gha, subject: "repo:acme/mono:ref:refs/heads/main" }',
     '{ project: mono, run_id: "5", rule: [release, main] }',
 ]
 
@@ -76,6 +83,8 @@ def test_a_revocation_refuses_tokens_and_hides_entries(match):
         "{ issuer: laptops }",
         "{ project: web }",
         "{ rule: release }",
+        '{ repository_id: "75" }',
+        '{ issuer: gha, subject: "repo:acme/mono:ref:refs/heads/Main" }',
         '{ run_id: "55" }',
         '{ run_id: "5", actor_id: "13" }',
         '{ namespace: "mono:branch/Main" }',

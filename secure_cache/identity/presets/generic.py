@@ -100,5 +100,5 @@ PRESET = Preset(
     max_lifetime_seconds=86_400,
     max_age_seconds=86_400,
     trust_ack="i-verified-this-issuer",
-    mappable=frozenset({*_KINDS, "base", "event", "actor_id", "commit", "run_id"}),
+    mappable=frozenset({*_KINDS, "base", "event", "actor_id", "commit", "repository_id", "run_id"}),
 )

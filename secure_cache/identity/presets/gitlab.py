@@ -133,5 +133,10 @@ PRESET = Preset(
     # A token lives as long as its job may.
     max_lifetime_seconds=86_400,
     max_age_seconds=86_400,
-    facts={"run_id": "pipeline_id", "actor_id": "user_id", "commit": "sha"},
+    facts={
+        "run_id": "pipeline_id",
+        "actor_id": "user_id",
+        "commit": "sha",
+        "repository_id": "project_id",
+    },
 )
