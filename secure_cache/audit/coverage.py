@@ -4,7 +4,6 @@ By the index, where its keys are columns that are derived in the same way; else 
 within bounds, by the very function that hides them. Otherwise it is said not to be counted.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from secure_cache.audit.auditor import Auditor
@@ -15,6 +14,7 @@ from secure_cache.audit.row import STORED
 from secure_cache.model.clock import Clock
 from secure_cache.model.entry import Entry
 from secure_cache.policy.compiled import Revocation, Tables
+from secure_cache.policy.conditions import FACTS
 from secure_cache.policy.revoke import fact_claims, hides
 
 MAX_LEAVES = 1000
@@ -26,14 +26,6 @@ _STORED = Condition(("event",), frozenset({STORED}))
 
 _COLUMNS = ("project", "rule", "namespace", "key", "policy_sha256", "jti_sha256", "tid", "subject")
 """Keys of a revocation that are columns as they are."""
-
-_CLAIMS: Mapping[str, frozenset[str]] = {
-    "run_id": frozenset({"run_id", "pipeline_id"}),
-    "commit": frozenset({"sha", "commit"}),
-    "actor_id": frozenset({"actor_id", "user_id"}),
-    "repository_id": frozenset({"repository_id", "project_id"}),
-}
-"""Keys that are columns as well, and the claims that those columns are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +111,7 @@ def candidates(
             # An issuer answers to its name of then, its name of today and its `iss`.
             named = {iss for iss, item in tables.issuers.items() if item.issuer.name in values}
             conditions.append(Condition(("issuer", "iss"), values | named))
-        elif key in _CLAIMS and plain and _is_derived_alike(tables, key):
+        elif key in FACTS and plain and _is_derived_alike(tables, key):
             conditions.append(Condition((key,), values))
         else:
             exact = False
@@ -135,7 +127,7 @@ def _is_derived_alike(tables: Tables, fact: str) -> bool:
     """Whether the claim of this fact is the column's, with every issuer of today."""
     for item in tables.issuers.values():
         preset, claim = item.issuer.preset, fact_claims(item.issuer).get(fact)
-        known = _CLAIMS[fact] & preset.known_claims
+        known = preset.known_claims.intersection(FACTS[fact])
         if preset.mappable or claim is None or not known <= {claim}:
             return False
     return True

@@ -14,6 +14,7 @@ from secure_cache.model.errors import CorruptObject
 from secure_cache.model.identity import ClaimValue, Identity
 from secure_cache.model.names import Namespace
 from secure_cache.model.strict_json import load_strict_object
+from secure_cache.policy.conditions import FACTS
 from secure_cache.provenance.dsse import MAX_ENVELOPE_BYTES, Envelope
 from secure_cache.provenance.event import (
     EntryQuarantined,
@@ -82,11 +83,11 @@ class WriterColumns:
             issuer=writer.issuer,
             iss=writer.iss,
             subject=writer.subject,
-            repository_id=first("repository_id", "project_id"),
+            repository_id=first(*FACTS["repository_id"]),
             repository=first("repository", "project_path"),
-            run_id=first("run_id", "pipeline_id"),
-            commit=first("sha", "commit"),
-            actor_id=first("actor_id", "user_id"),
+            run_id=first(*FACTS["run_id"]),
+            commit=first(*FACTS["commit"]),
+            actor_id=first(*FACTS["actor_id"]),
             actor=first("actor"),
             jti_sha256=writer.token_id,
             tid=writer.family,

@@ -24,8 +24,15 @@ WHEN_KINDS: Mapping[str, ContextKind] = {
     "role": ContextKind.ROLE,
     "context": ContextKind.OTHER,
 }
-FACTS = ("actor_id", "commit", "repository_id", "run_id")
-"""What revocations call by one name whatever the provider does."""
+FACTS: Mapping[str, tuple[str, ...]] = {
+    "actor_id": ("actor_id", "user_id"),
+    "commit": ("sha", "commit"),
+    "repository_id": ("repository_id", "project_id"),
+    "run_id": ("run_id", "pipeline_id"),
+}
+"""What revocations call by one name whatever the provider does, and the claims that usually hold
+it. The audit index fills its columns of these names from the same claims, the first that is there:
+so what an auditor found by one of them is revoked by writing the same."""
 PLAIN_NAME_KINDS = frozenset({"pull_request"})
 """Their names are numbers, or whatever the provider has instead: compared as text, not globbed."""
 

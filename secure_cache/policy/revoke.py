@@ -121,7 +121,12 @@ def _writer_facts(tables: Tables, identity: Identity) -> dict[str, ClaimValue]:
     claims = identity.claim_map
     issuer = tables.issuers.get(identity.iss)
     names: Mapping[str, str] = {} if issuer is None else fact_claims(issuer.issuer)
-    facts: dict[str, ClaimValue] = {fact: claims.get(names.get(fact, fact)) for fact in FACTS}
+    facts: dict[str, ClaimValue] = {
+        # Those of the index too: an admin who maps a name to another claim takes nothing out of
+        # the reach of a revocation that copies what an auditor has found.
+        fact: tuple(claims.get(name) for name in (names.get(fact, fact), *usual))
+        for fact, usual in FACTS.items()
+    }
     known = () if issuer is None else (issuer.issuer.name,)
     facts["issuer"] = (identity.issuer, identity.iss, *known)
     facts["subject"] = identity.subject
