@@ -16,6 +16,7 @@ class _Audit(LazyGroup):
             "secure_cache.cli.audit_proofs", "Did the cache serve this file, and whose?"
         ),
         "compare": Lazy("secure_cache.cli.audit_compare", "Does one checkpoint continue another?"),
+        "impact": Lazy("secure_cache.cli.audit_impact", "What a revocation would hide."),
         "mirror": Lazy("secure_cache.cli.audit_mirror", "Copy the log, and verify all of it."),
         "index": Lazy("secure_cache.cli.audit_index", "Check an audit index, or make it anew."),
     }

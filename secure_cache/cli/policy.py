@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.decision import decision_document
 from secure_cache.cli.options import json_option, print_json
+from secure_cache.cli.source_options import place_options
 from secure_cache.client.ci_token import ci_token
 from secure_cache.client.http_answer import new_client
 from secure_cache.compose import policies
@@ -86,6 +88,13 @@ def test_policy(policy: Path, tests: Path | None, *, as_json: bool) -> int:
 @click.option("--claims", help="The claims of a token, as a JSON object.")
 @click.option("--claims-file", type=_FILE, help="A file with the same.")
 @click.option("--token-file", help="A file with a token (- for stdin); it is not verified.")
+@click.option(
+    "--entry",
+    metavar="INDEX",
+    type=click.IntRange(min=0),
+    help="An entry of the log: would POLICY serve it? Say where the log is.",
+)
+@place_options
 @json_option
 def explain_policy(
     policy: Path,
@@ -93,18 +102,34 @@ def explain_policy(
     claims_file: Path | None,
     token_file: str | None,
     *,
+    entry: int | None,
     as_json: bool,
-) -> None:
-    """Say what POLICY decides for a job, and for every rule the first condition that fails."""
-    if sum(given is not None for given in (claims, claims_file, token_file)) != 1:
-        raise click.UsageError("give exactly one of --claims, --claims-file and --token-file")
+    **place: Any,
+) -> int:
+    """Say what POLICY decides for a job, and for every rule the first condition that fails.
+
+    With --entry: whether that entry is served under POLICY, and which line of it decides; ends
+    with 1 when it is not.
+    """
+    given = (claims, claims_file, token_file, entry)
+    if sum(item is not None for item in given) != 1:
+        raise click.UsageError(
+            "give exactly one of --claims, --claims-file, --token-file and --entry"
+        )
     compiled = policies.load_policy(policy, system_clock)
+    if entry is not None:
+        from secure_cache.cli.policy_entry import (  # noqa: PLC0415 - lint runs in commit hooks
+            explain_entry,
+        )
+
+        return explain_entry(policy, compiled, entry, place, as_json=as_json)
     explanation = explain(compiled, _identity(compiled, claims, claims_file, token_file))
     if as_json:
         print_json(_explanation(explanation))
     else:
         for line in str(explanation).split("\n"):
             click.echo(printable(line))
+    return Exit.OK
 
 
 @policy_command.command("diff")
