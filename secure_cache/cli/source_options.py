@@ -11,9 +11,9 @@ import click
 from secure_cache.cli.boundary import note
 from secure_cache.cli.options import read_settings
 from secure_cache.client.ci_token import clean_token
+from secure_cache.client.key_ring import read_ring
 from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.remote import ServerAddress
-from secure_cache.compose.key_ring import read_ring
 from secure_cache.compose.log_source import LogPlace, LogSource, parse_vkeys
 from secure_cache.model.errors import InvalidToken, Malformed, Misconfigured, NotFound, TokenProblem
 from secure_cache.provenance.keys import KeyRing

@@ -21,12 +21,19 @@ class LogFetch:
         address: such as `https://cache.example.com/log`.
         token: a bearer token, where the tiles are not public.
         deadline_seconds: for each file, whole.
+        absent: the statuses that say that there is nothing.
     """
 
     def __init__(
-        self, address: ServerAddress, *, token: str | None = None, deadline_seconds: float = 60.0
+        self,
+        address: ServerAddress,
+        *,
+        token: str | None = None,
+        deadline_seconds: float = 60.0,
+        absent: frozenset[int] = frozenset({404, 410}),
     ) -> None:
         self._url = address.url
+        self._absent = absent
         self._deadline = deadline_seconds
         self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip, identity"}
         if token is not None:
@@ -76,7 +83,7 @@ class LogFetch:
                         if len(data) > MAX_BUNDLE_BYTES:
                             raise Unavailable(f"{url}: larger than any file of a log")
                     return bytes(data)
-                case 404 | 410:
+                case status if status in self._absent:
                     raise NotFound(f"{url}: not there")
                 case 401 | 403:
                     raise Denied(f"{url}: this needs the token of an auditor")

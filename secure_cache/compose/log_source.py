@@ -4,17 +4,16 @@ Whatever the place, what leaves here is proved: by the log's key, and for statem
 whose digest the log itself announced.
 """
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from secure_cache.client.key_ring import KeysGiven, announced_ring
 from secure_cache.client.log_fetch import LogFetch
 from secure_cache.client.log_folder import LogFolder
 from secure_cache.client.mirror_folder import KEYS, POLICIES, read_pins
 from secure_cache.client.remote import ServerAddress
-from secure_cache.compose.key_ring import KeysGiven, announced_ring
 from secure_cache.compose.offline import open_offline
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.compose.witnessing import log_reader
@@ -26,7 +25,9 @@ from secure_cache.model.errors import (
     Malformed,
     Misconfigured,
     NotFound,
+    Unavailable,
 )
+from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
 from secure_cache.storage import layout
@@ -37,6 +38,8 @@ from secure_cache.tlog.reader import Fetch, store_fetch
 from secure_cache.tlog.witness_policy import WitnessPolicy
 
 MAX_POLICY_TEXT_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 1 << 20
+_NO_INDEX = 501
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,11 @@ async def _server(
     log_address = ServerAddress(f"{server.url}/log")
     async with (
         LogFetch(log_address, token=place.token) as fetch,
-        LogFetch(ServerAddress(f"{server.url}/audit/v1"), token=place.token) as api,
+        LogFetch(
+            ServerAddress(f"{server.url}/audit/v1"),
+            token=place.token,
+            absent=frozenset({404, 410, _NO_INDEX}),
+        ) as api,
     ):
         verifiers = place.log_keys or parse_vkeys(await fetch("vkeys"), where=f"{server.url}/log")
         trust = _trust(verifiers, place.witnesses)
@@ -136,11 +143,7 @@ async def _server(
             return await fetch("keys")
 
         async def newest_keys_event() -> int:
-            answer = await api("entries?event=keys&order=newest&limit=1")
-            try:
-                return int(json.loads(answer)["entries"][0]["index"])
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise LogInconsistent(f"{server.url} knows of no keys event") from error
+            return await _newest_keys_event(api, server)
 
         async def ring() -> KeyRing:
             if place.keys is not None:
@@ -153,6 +156,25 @@ async def _server(
         yield LogSource(log, trust, bool(place.log_keys), fetch, ring_for, ring, policy_text)
 
 
+async def _newest_keys_event(api: Fetch, server: ServerAddress) -> int:
+    """As the server's index says; what is there is proved by whoever asks for it."""
+    try:
+        answer = await api("entries?event=keys&order=newest&limit=1")
+    except NotFound as error:
+        raise Unavailable(
+            f"{server.url} keeps no audit index to ask which keys the log announced last: give"
+            " them with --keys, or make a mirror and ask that"
+        ) from error
+    try:
+        found = load_strict_object(answer, max_bytes=_MAX_ANSWER_BYTES, max_depth=32)["entries"]
+        index = found[0]["index"]  # type: ignore[index,call-overload]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise LogInconsistent(f"{server.url} names no event that announces keys") from error
+    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise LogInconsistent(f"{server.url} names no event that announces keys")
+    return index
+
+
 @asynccontextmanager
 async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIterator[LogSource]:
     pins = read_pins(folder)
@@ -161,7 +183,13 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
         raise Misconfigured(f"{folder} mirrors a log with another key than --log-key says")
     trust = _trust(verifiers, place.witnesses)
     fetch = LogFolder(folder)
-    log = FetchedLog(fetch, trust, last=last)
+    log = FetchedLog(
+        fetch,
+        trust,
+        last=last,
+        remedy=f"the mirror is damaged: `secure-cache audit mirror {folder} --check` says where,"
+        " and --repair fetches it again",
+    )
 
     async def find() -> int:
         if pins.keys_event is None:
@@ -174,7 +202,7 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
     async def ring() -> KeyRing:
         if place.keys is not None:
             return place.keys
-        return await announced_ring(log, KeysGiven(find, ring_for))
+        return await announced_ring(log, KeysGiven(find, ring_for), waits=())
 
     async def policy_text(sha256: str) -> bytes:
         return _checked(await fetch(f"{POLICIES}/{sha256}.yaml"), sha256)

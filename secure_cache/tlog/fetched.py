@@ -1,6 +1,7 @@
 """A log that is read from elsewhere: a server, or a copy. It is trusted in nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from secure_cache.model.errors import (
@@ -78,16 +79,54 @@ class FetchedLog:
         fetch: the files, in their C2SP paths, and `checkpoint`.
         trust: what proves a checkpoint.
         last: a signed checkpoint seen earlier, that the log must lead on from.
+        remedy: what a person can do about a file that is damaged there.
     """
 
-    def __init__(self, fetch: Fetch, trust: Trust, *, last: bytes | None = None) -> None:
+    def __init__(
+        self, fetch: Fetch, trust: Trust, *, last: bytes | None = None, remedy: str | None = None
+    ) -> None:
         self._fetch = fetch
         self._trust = trust
         self._last = last
+        self._remedy = remedy
         self._snapshot: _Snapshot | None = None
 
     async def published(self) -> Checkpoint:
         """Raises: HistoryChanged, besides what the port says."""
+        with self._advised():
+            return (await self._look()).tree.checkpoint
+
+    async def checkpoint_note(self) -> bytes:
+        return (await self._now()).note
+
+    async def entry(self, index: int) -> bytes:
+        with self._advised():
+            return await (await self._now()).tree.entry(index)
+
+    async def entries(
+        self, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        with self._advised():
+            async for item in (await self._now()).tree.entries(start, end):
+                yield item
+
+    async def proof(self, index: int) -> TlogProof:
+        with self._advised():
+            now = await self._now()
+            return TlogProof(index, await now.tree.inclusion_proof(index), now.note)
+
+    async def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
+        with self._advised():
+            return await (await self._now()).tree.inclusion_proof(index, size)
+
+    async def consistency_proof(self, old: int, new: int) -> tuple[bytes, ...]:
+        with self._advised():
+            return await (await self._now()).tree.consistency_proof(old, new)
+
+    async def _now(self) -> _Snapshot:
+        return await self._look() if self._snapshot is None else self._snapshot
+
+    async def _look(self) -> _Snapshot:
         try:
             note = await self._fetch(CHECKPOINT)
         except NotFound as error:
@@ -96,43 +135,25 @@ class FetchedLog:
             raise LogInconsistent("the checkpoint is too large") from error
         checkpoint = self._trust.open(note)
         if self._snapshot is not None and self._snapshot.tree.checkpoint == checkpoint:
-            return checkpoint
+            return self._snapshot
         # With tiles of its own: what another root proved may be another history's.
         tree = TreeReader(self._fetch, checkpoint, cache=TileCache())
         if self._last is not None:
             await require_follows(self._last, note, tree, self._trust)
         self._last = note
         self._snapshot = _Snapshot(note, tree)
-        return checkpoint
-
-    async def checkpoint_note(self) -> bytes:
-        return (await self._now()).note
-
-    async def entry(self, index: int) -> bytes:
-        return await (await self._now()).tree.entry(index)
-
-    async def entries(
-        self, start: int = 0, end: int | None = None
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        async for item in (await self._now()).tree.entries(start, end):
-            yield item
-
-    async def proof(self, index: int) -> TlogProof:
-        now = await self._now()
-        return TlogProof(index, await now.tree.inclusion_proof(index), now.note)
-
-    async def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
-        return await (await self._now()).tree.inclusion_proof(index, size)
-
-    async def consistency_proof(self, old: int, new: int) -> tuple[bytes, ...]:
-        return await (await self._now()).tree.consistency_proof(old, new)
-
-    async def _now(self) -> _Snapshot:
-        if self._snapshot is None:
-            await self.published()
-        if self._snapshot is None:
-            raise LogInconsistent("the log has no checkpoint")
         return self._snapshot
+
+    @contextmanager
+    def _advised(self) -> Iterator[None]:
+        try:
+            yield
+        except HistoryChanged:
+            raise
+        except LogInconsistent as error:
+            if self._remedy is None:
+                raise
+            raise LogInconsistent(f"{error}; {self._remedy}") from error
 
 
 async def require_follows(older: bytes, newer: bytes, tree: TreeReader, trust: Trust) -> None:
@@ -160,9 +181,10 @@ async def require_follows(older: bytes, newer: bytes, tree: TreeReader, trust: T
             proof=None,
         )
     # From tiles that lead to the newer root, so an equal one proves that nothing was rewritten.
-    root = await tree.root_at(was.size)
+    # For one size the notes say it themselves, whatever the tiles are.
+    same = was.size == now.size
+    root = now.root if same else await tree.root_at(was.size)
     if root != was.root:
-        same = was.size == now.size
         proof = () if same else await tree.consistency_proof(was.size)
         kept = Contradiction(older, newer, None if same else root, proof)
         kept.verify(trust.verifiers, origin=trust.origin)

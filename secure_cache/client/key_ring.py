@@ -1,8 +1,11 @@
 """The entry keys of a log, from wherever they come, held to what the log announced."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import anyio
+
+from secure_cache.model.digest import Digest
 from secure_cache.model.errors import CorruptObject, LogInconsistent, Malformed, NotFound
 from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.dsse import Envelope
@@ -12,6 +15,7 @@ from secure_cache.provenance.keys import MAX_RING_BYTES, KeyRing, PublicKey, rin
 from secure_cache.provenance.verify import verify_event
 from secure_cache.tlog.ports import VerifiedLog
 
+_WAITS = (0.5, 1.0, 2.0, 4.0)
 _ROW_NAMES = {"id": "keyid", "not_before": "notBefore", "not_after": "notAfter"}
 
 
@@ -28,49 +32,76 @@ class KeysGiven:
     fetch: Callable[[str], Awaitable[bytes]]
 
 
-async def announced_ring(log: VerifiedLog, given: KeysGiven) -> KeyRing:
+class _NotTheRingError(Exception):
+    """What is given and what is announced are of two moments, or somebody lies."""
+
+
+async def announced_ring(
+    log: VerifiedLog, given: KeysGiven, *, waits: Sequence[float] = _WAITS
+) -> KeyRing:
     """The key ring that an event of the log announced.
 
     Proved: the event is in the log, signed by a key of this very ring, and the ring has the
     digest that it states. Not proved: that it is the newest such event. A server that hides a
-    later one shows an older ring, in which a key that was revoked since still counts; a mirror
-    that has read the whole log knows better.
+    later one shows an older ring, in which a key that was revoked since still counts; a mirror,
+    which has read the whole log, knows better.
+
+    Keys may be changed while this looks, and the log tells it a moment later: so it looks again
+    some times, also for a newer checkpoint.
+
+    Args:
+        log: where the event is.
+        given: what the place says.
+        waits: seconds before each further look.
 
     Raises:
-        LogInconsistent: the place names another entry, or gives another ring.
+        LogInconsistent: the place names another entry, or gives another ring, time and again.
         Unavailable: it does not answer.
     """
+    for seconds in waits:
+        try:
+            return await _announced(log, given)
+        except _NotTheRingError:
+            await anyio.sleep(seconds)
+            await log.published()
+    try:
+        return await _announced(log, given)
+    except _NotTheRingError as error:
+        raise LogInconsistent(str(error)) from error
+
+
+async def _announced(log: VerifiedLog, given: KeysGiven) -> KeyRing:
     index = await given.find()
     try:
         leaf = await log.entry(index)
         happened = parse_event(Envelope.decode(leaf).unverified_payload).what
     except (NotFound, CorruptObject) as error:
-        raise LogInconsistent(f"entry {index} of the log announces no keys: {error}") from error
+        raise _NotTheRingError(f"entry {index} of the log announces no keys: {error}") from error
     if not isinstance(happened, KeysChanged):
         raise LogInconsistent(f"entry {index} of the log announces no keys")
-    return open_ring(await given.fetch(str(happened.ring)), leaf, str(happened.ring))
+    data, sha256 = await given.fetch(str(happened.ring)), str(happened.ring)
+    if str(Digest.of(data)) != sha256:
+        raise _NotTheRingError(
+            f"the key ring {Digest.of(data)} is not {sha256}, which entry {index} of the log"
+            " announced: if keys were changed just now, try again"
+        )
+    return open_ring(data, leaf)
 
 
-def open_ring(data: bytes, event: bytes, sha256: str) -> KeyRing:
-    """A ring that the log announced.
+def open_ring(data: bytes, event: bytes) -> KeyRing:
+    """A ring whose digest an event of the log states.
 
     Args:
         data: its document.
-        event: the envelope of the event, proved to be in the log.
-        sha256: the digest that it states, in hex.
+        event: the envelope of that event, proved to be in the log.
 
     Raises:
-        LogInconsistent: it is another ring, or it did not sign the event.
+        LogInconsistent: it is no ring, or none of its keys signed the event.
     """
     try:
         ring = KeyRing.decode(data)
     except ValueError as error:
         raise LogInconsistent(f"the key ring is not well formed: {error}") from error
-    if str(ring.digest) != sha256:
-        raise LogInconsistent(
-            f"the key ring {ring.digest} is not {sha256}, which the log announced:"
-            " if keys were changed just now, try again"
-        )
     try:
         verify_event(event, ring)
     except CorruptObject as error:
