@@ -237,7 +237,12 @@ class Server:
             remembered_bytes=settings.limits.cached_record_bytes,
             artifact_bytes=settings.limits.cached_artifact_bytes,
         )
-        get = Get(catalog=catalog, sources=self._sources.all, journal=parts.journal)
+        get = Get(
+            catalog=catalog,
+            sources=self._sources.all,
+            journal=parts.journal,
+            policy=parts.policy.get,
+        )
         put = Put(
             catalog=catalog,
             artifacts=parts.stores.artifacts,

@@ -19,6 +19,7 @@ from secure_cache.model.errors import (
     AlreadyExists,
     CorruptObject,
     NotFound,
+    Revoked,
     StorageUnavailable,
     Unavailable,
     VersionMismatch,
@@ -145,6 +146,16 @@ class Catalog:
         if hidden is not None:
             raise NotFound(f"hidden: {hidden.line}: {hidden.why}")
         return held
+
+    def require_not_taken_back(self, held: Held, policy: Policy) -> None:
+        """For who serves a record that was visible a moment ago.
+
+        Raises:
+            Revoked: a revocation or an epoch hides it by now.
+        """
+        hidden = held.hidden(policy, self._clock())
+        if hidden is not None and hidden.taken_back:
+            raise Revoked(hidden.why)
 
     async def keeps_its_place(self, held: Held, policy: Policy) -> bool:
         """Whether a new entry must yield to this one.

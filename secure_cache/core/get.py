@@ -4,9 +4,13 @@ Namespaces are looked up in the order of the decision (trusted, then base, then 
 poisoned own entry can never shadow a trusted one. A check that fails ends the look-up with a
 miss: going on would let a damaged trusted entry bring a lower one to light in that very request.
 From then on it is quarantined, which hides it like a revocation: the reader's own may be served.
+
+A request keeps the policy with which it began, but for this: what a revocation or an epoch takes
+back meanwhile is given to nobody, also in the middle of a transfer. To Nx that is a failed build;
+the other one would be made from what an admin has just called poison.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +27,7 @@ from secure_cache.model.errors import (
     CorruptObject,
     Denied,
     NotFound,
+    Revoked,
     Unavailable,
     VersionMismatch,
 )
@@ -55,7 +60,8 @@ class Artifact:
         size: its bytes; exactly so many follow.
         data: the whole, when small; else None and `blocks` gives it.
         blocks: verified bytes in order; the first of them is proved already. Raises
-            CorruptObject or VersionMismatch when what is stored no longer verifies.
+            CorruptObject or VersionMismatch when what is stored no longer verifies, Revoked when
+            the entry was taken back.
     """
 
     entry: Entry
@@ -74,9 +80,18 @@ class Get:
         StorageUnavailable, StorageForbidden.
     """
 
-    def __init__(self, *, catalog: Catalog, sources: Sequence[Source], journal: Journal) -> None:
-        """Sources in the order in which they are tried; the last one never steps aside."""
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        sources: Sequence[Source],
+        journal: Journal,
+        policy: Callable[[], Policy],
+    ) -> None:
+        """Sources in the order in which they are tried; the last one never steps aside. `policy`
+        is the one in force, whatever a request began with."""
         self._catalog = catalog
+        self._policy = policy
         self._sources = tuple(sources)
         self._journal = journal
 
@@ -103,6 +118,9 @@ class Get:
                 artifact = await self._open(held, stack)
             except VersionMismatch:
                 continue
+            except Revoked:
+                # While its first bytes were awaited.
+                return None
             except (CorruptObject, NotFound) as error:
                 await self._condemn(held, str(error))
                 raise CorruptObject(f"entry {held.entry.entry_id}: {error}") from error
@@ -118,6 +136,7 @@ class Get:
             if data is None:
                 return None
             require_bytes(entry, Digest.of(data), len(data))
+            self._catalog.require_not_taken_back(held, self._policy())
             return Artifact(entry, entry.size, data, None)
         blocks = self._blocks(held)
         stack.push_async_callback(blocks.aclose)
@@ -131,6 +150,7 @@ class Get:
             for source in self._sources:
                 async with aclosing(source.blocks(held, sent)) as blocks:
                     async for block in blocks:
+                        self._catalog.require_not_taken_back(held, self._policy())
                         sent += len(block)
                         yield block
                 if sent == held.entry.size:

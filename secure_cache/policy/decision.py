@@ -71,11 +71,18 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """Why an entry is not served today: `why` is one line; `line` names the deciding item
-    (`revocation <id>`, `epoch of <namespace>`, `rule <name>`, `default deny`)."""
+    """Why an entry is not served today.
+
+    Attributes:
+        why: one line.
+        line: names the deciding item: `revocation <id>`, `epoch of <namespace>`, `rule <name>`,
+            `default deny`.
+        taken_back: on purpose, by a revocation or an epoch; else by what the rules are today.
+    """
 
     why: str
     line: str
+    taken_back: bool = False
 
 
 class Policy(Protocol):

@@ -58,6 +58,7 @@ def hides(tables: Tables, entry: Entry, *, now: float) -> Hidden | None:
         return Hidden(
             f"written in epoch {entry.epoch} of {entry.namespace}, which has ended",
             f"epoch of {entry.namespace}",
+            taken_back=True,
         )
     return _judge_writer(entry, decide(tables, entry.writer))
 
@@ -84,7 +85,8 @@ def _covers(revocation: Revocation, facts: Mapping[str, ClaimValue]) -> bool:
 
 
 def _revoked(revocation: Revocation) -> Hidden:
-    return Hidden(f"covered by the revocation {revocation.id}", f"revocation {revocation.id}")
+    why, line = f"covered by the revocation {revocation.id}", f"revocation {revocation.id}"
+    return Hidden(why, line, taken_back=True)
 
 
 def _token_facts(tables: Tables, identity: Identity) -> dict[str, ClaimValue]:

@@ -103,6 +103,7 @@ class World:
             catalog=self.catalog,
             sources=[straight] if self.tier is None else [self.tier, straight],
             journal=self.journal,
+            policy=lambda: self.policy,
         )
         self.put = Put(
             catalog=self.catalog,
