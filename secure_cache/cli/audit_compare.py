@@ -13,7 +13,7 @@ from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import place_of, place_options, read_log_keys, tell_unpinned
 from secure_cache.client.comparison import Compared, Relation, compare, compare_with_now
 from secure_cache.client.log_folder import read_bounded
-from secure_cache.client.mirror import put
+from secure_cache.client.mirror_folder import put
 from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.model.clock import system_clock
 from secure_cache.model.errors import (

@@ -11,6 +11,7 @@ from secure_cache.cli.audit_query import Progress
 from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import place_of, place_options
+from secure_cache.client.mirror_check import Checked
 from secure_cache.client.mirror_folder import MirrorProblem
 from secure_cache.compose.mirroring import MirrorRun, check_whole_mirror, run_mirror
 from secure_cache.model.clock import system_clock
@@ -60,13 +61,16 @@ async def _run(place: Any, folder: Path, repair: bool, progress: "_Steps") -> Mi
 
 def _tell(run: MirrorRun, folder: Path, *, as_json: bool) -> int:
     done = run.mirrored
+    judged = done.judgement
     document = {
-        "ok": not done.bad,
+        "ok": not judged.bad_count,
         "origin": done.checkpoint.origin,
         "size": done.checkpoint.size,
         "new": done.checkpoint.size - done.before,
         "root": done.checkpoint.root.hex(),
-        "bad": [{"index": index, "why": why} for index, why in done.bad],
+        "bad_count": judged.bad_count,
+        "bad": [{"index": index, "why": why} for index, why in judged.bad],
+        "revoked": judged.revoked,
         "missing_policies": done.missing_policies,
     }
     if as_json:
@@ -76,24 +80,31 @@ def _tell(run: MirrorRun, folder: Path, *, as_json: bool) -> int:
             f"{printable(done.checkpoint.origin)}: {done.checkpoint.size} entries,"
             f" {document['new']} of them new, root {done.checkpoint.root.hex()}"
         )
-        for index, why in done.bad[:_SHOWN]:
+        for index, why in judged.bad[:_SHOWN]:
             click.echo(printable(f"entry {index}: {why}"))
-        for sha256 in done.missing_policies:
-            note(f"The text of the policy {sha256} is not to be had.")
-    if done.bad:
+        for sha256, why in done.missing_policies.items():
+            note(f"The text of the policy {sha256} is not to be had: {why}")
+    _tell_revoked(judged.revoked)
+    if judged.bad_count:
         note(
-            f"{len(done.bad)} entries are in the log and are not signed by its keys. They are kept"
-            f" in {folder}, as evidence: somebody who may append was not the server."
+            f"{judged.bad_count} entries are in the log and are not signed by its keys. They are"
+            f" kept in {folder}, as evidence: somebody who may append was not the server."
         )
         return Exit.INTEGRITY
     return Exit.OK
 
 
 def _check(folder: Path, *, as_json: bool) -> int:
-    problems = anyio.run(_problems, folder)
+    problems, checked = anyio.run(_problems, folder)
     if as_json:
         rows = [{"path": p.path, "what": p.what, "remedy": p.remedy} for p in problems]
-        click.echo(json.dumps({"ok": not problems, "problems": rows}))
+        document = {
+            "ok": not problems,
+            "size": checked.size,
+            "revoked": checked.revoked,
+            "problems": rows,
+        }
+        click.echo(json.dumps(document))
     else:
         for problem in problems:
             click.echo(printable(str(problem)))
@@ -101,13 +112,23 @@ def _check(folder: Path, *, as_json: bool) -> int:
         note(f"{folder} is damaged or was changed: {len(problems)} differences.")
         return Exit.INTEGRITY
     if not as_json:
-        click.echo(f"ok: {folder} holds what the log's key has signed, and nothing else")
+        click.echo(f"ok: all of {checked.size} entries, under a checkpoint that the log signed")
+    _tell_revoked(checked.revoked)
     return Exit.OK
 
 
-async def _problems(folder: Path) -> list[MirrorProblem]:
-    found = check_whole_mirror(folder, clock=system_clock, progress=_Steps())
-    return [problem async for problem in found]
+async def _problems(folder: Path) -> tuple[list[MirrorProblem], Checked]:
+    checked = Checked()
+    found = check_whole_mirror(folder, checked, clock=system_clock, progress=_Steps())
+    return [problem async for problem in found], checked
+
+
+def _tell_revoked(count: int) -> None:
+    if count:
+        note(
+            f"{count} entries are signed by keys that were revoked since: they prove nothing, and"
+            " none of them is served."
+        )
 
 
 class _Steps:

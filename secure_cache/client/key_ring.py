@@ -83,7 +83,8 @@ async def _announced(log: VerifiedLog, given: KeysGiven) -> KeyRing:
     if str(Digest.of(data)) != sha256:
         raise _NotTheRingError(
             f"the key ring {Digest.of(data)} is not {sha256}, which entry {index} of the log"
-            " announced: if keys were changed just now, try again"
+            " announced: if keys were changed just now, try again; or give the right ones with"
+            " --keys"
         )
     return open_ring(data, leaf)
 

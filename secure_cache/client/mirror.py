@@ -4,51 +4,43 @@ What a crash leaves is a mirror of the older checkpoint with some verified files
 run goes on from there.
 """
 
-import fcntl
 import hashlib
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
+import msgspec
 
-from secure_cache.client.log_folder import LogFolder, read_bounded
-from secure_cache.client.mirror_folder import EVIDENCE, KEYS, PINS, POLICIES, Pins
-from secure_cache.core.key_files import write_private_file
-from secure_cache.model.errors import (
-    CorruptObject,
-    HistoryChanged,
-    LogInconsistent,
-    Misconfigured,
-    NotFound,
-    StorageUnavailable,
-    Unavailable,
+from secure_cache.client.log_folder import LogFolder
+from secure_cache.client.mirror_entries import (
+    Announced,
+    Judgement,
+    NotAnnouncedError,
+    in_batches,
+    judge_entries,
 )
-from secure_cache.provenance.dsse import Envelope
-from secure_cache.provenance.event import KeysChanged, PolicyTookEffect
-from secure_cache.provenance.event_statement import parse_event
+from secure_cache.client.mirror_folder import (
+    EVIDENCE,
+    KEYS,
+    PINS,
+    POLICIES,
+    Pins,
+    put,
+    put_unless_same,
+    writing_to,
+)
+from secure_cache.client.mirror_tree import Progress, remove_old_edge, take_tree
+from secure_cache.model.errors import CorruptObject, HistoryChanged, LogInconsistent, NotFound
 from secure_cache.provenance.keys import KeyRing
-from secure_cache.provenance.verify import verify_statement
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.fetched import CHECKPOINT, Trust, require_follows
-from secure_cache.tlog.reader import Fetch, TileCache, TreeReader
-from secure_cache.tlog.tiles import (
-    ENTRIES,
-    FANOUT,
-    encode_bundle,
-    encode_hashes,
-    hashes_at,
-    is_partial_path,
-    tile_name,
-)
+from secure_cache.tlog.reader import Fetch, TreeReader
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how far, and of how many entries."""
-
-_LOCK = ".lock"
-_MAX_BAD = 1000
+_WAITS = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +51,15 @@ class Origin:
         fetch: the log's files, unverified.
         trust: what proves its checkpoint.
         ring_for: the key ring with a digest in hex, unverified.
-        policy_text: a policy by its digest in hex, verified. Raises: NotFound.
-        pins: what a new mirror is begun with.
+        policy_text: a policy by its digest in hex, verified. Raises: NotFound, CorruptObject.
+        keys: the entry keys, pinned; None: those that the log announces.
     """
 
     fetch: Fetch
     trust: Trust
     ring_for: Callable[[str], Awaitable[bytes]]
     policy_text: Callable[[str], Awaitable[bytes]]
-    pins: Pins
+    keys: KeyRing | None = None
 
 
 @dataclass(slots=True)
@@ -77,38 +69,31 @@ class Mirrored:
     Attributes:
         checkpoint: what the mirror holds now.
         before: how many entries it held before.
-        bad: entries that do not verify, by index, with the reason. They are kept: as evidence.
-        missing_policies: digests of policies whose text is not to be had.
+        judgement: of the entries that are new. Bad ones are kept too: as evidence.
+        missing_policies: digests of policies whose text is not to be had, and why.
     """
 
     checkpoint: Checkpoint
     before: int
-    bad: list[tuple[int, str]] = field(default_factory=list)
-    missing_policies: list[str] = field(default_factory=list)
-
-
-class _Proved(TileCache):
-    """Also keeps the tiles that were proved since they were last written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fresh: dict[str, bytes] = {}
-
-    def put(self, level: int, index: int, tile: bytes) -> None:
-        super().put(level, index, tile)
-        self.fresh[tile_name(level, index, FANOUT)] = tile
+    judgement: Judgement
+    missing_policies: dict[str, str] = field(default_factory=dict)
 
 
 class Mirror:
     """A mirror's folder, while nobody else writes to it. Make one by `opened_mirror`."""
 
     def __init__(self, folder: Path, pins: Pins) -> None:
-        self.folder = folder
-        self.pins = pins
+        self._folder = folder
+        self._pins = pins
         self._files = LogFolder(folder)
 
     async def bring_up_to_date(
-        self, origin: Origin, *, anew: bool = False, progress: Progress | None = None
+        self,
+        origin: Origin,
+        *,
+        anew: bool = False,
+        progress: Progress | None = None,
+        waits: Sequence[float] = _WAITS,
     ) -> Mirrored:
         """Fetch what is new.
 
@@ -119,15 +104,38 @@ class Mirror:
         4. the checkpoint, last: what it speaks of is all there
         5. what only the older checkpoint needed is removed
 
+        Keys may be changed while this looks: then it looks again, for a newer checkpoint. In the
+        end it goes by the keys that it is given, if the log ever announced them; whatever they
+        did not sign is bad then, first of all the event that announces others.
+
         Args:
             origin: where from.
             anew: prove everything again, and fetch what is damaged.
             progress: told how far it is.
+            waits: seconds before each further look.
 
         Raises:
             HistoryChanged, LogInconsistent: the log is not the one that was mirrored.
             Unavailable, Denied: the origin. StorageUnavailable: the disk here.
         """
+        for seconds in waits:
+            try:
+                return await self._run(origin, anew, progress, newest_keys=True)
+            except NotAnnouncedError:
+                await anyio.sleep(seconds)
+        try:
+            return await self._run(origin, anew, progress, newest_keys=False)
+        except NotAnnouncedError as error:
+            raise LogInconsistent(str(error)) from error
+
+    async def _run(
+        self,
+        origin: Origin,
+        anew: bool,  # noqa: FBT001 - handed on
+        progress: Progress | None,
+        *,
+        newest_keys: bool,
+    ) -> Mirrored:
         last = await self._last(origin.trust)
         note = await origin.fetch(CHECKPOINT)
         checkpoint = origin.trust.open(note)
@@ -135,13 +143,18 @@ class Mirror:
             await self._hold_to(last, note, checkpoint, origin)
         before = 0 if last is None else origin.trust.open_last(last).size
         start = 0 if anew else before
-        await self._take_tree(checkpoint, origin, start, progress)
-        result = Mirrored(checkpoint, before)
-        await self._check_statements(result, origin, start, progress)
-        await self._write(CHECKPOINT, note)
-        await self._write(PINS, self.pins.encode())
-        await anyio.to_thread.run_sync(self._sweep, checkpoint.size)
-        return result
+        await take_tree(self._folder, checkpoint, origin.fetch, start, progress)
+        tree = TreeReader(self._files, checkpoint)
+        announced, ring = await self._take_ring(tree, origin, start, newest=newest_keys)
+        missing = await self._take_policies(announced, origin)
+        tell = None if progress is None else partial(progress, "verifying")
+        judgement = await judge_entries(tree, origin.keys or ring, start, tell)
+        pins = msgspec.structs.replace(self._pins, missing_policies=tuple(missing))
+        await self._put(CHECKPOINT, note)
+        await self._put(PINS, pins.encode())
+        self._pins = pins
+        await anyio.to_thread.run_sync(remove_old_edge, self._folder, checkpoint.size)
+        return Mirrored(checkpoint, before, judgement, missing)
 
     async def _last(self, trust: Trust) -> bytes | None:
         try:
@@ -158,207 +171,76 @@ class Mirror:
             tree = TreeReader(origin.fetch, checkpoint)
             await require_follows(last, note, tree, origin.trust)
         except HistoryChanged as error:
-            kept = await self._keep_evidence(error)
+            kept = await self._keep_evidence(last, note, error.proof)
             raise HistoryChanged(
                 f"{error}. The mirror is untouched; what proves it is in {kept}",
-                older=error.older,
-                newer=error.newer,
+                older=last,
+                newer=note,
                 proof=error.proof,
             ) from error
-
-    async def _keep_evidence(self, error: HistoryChanged) -> Path:
-        name = hashlib.sha256(error.older + error.newer).hexdigest()[:16]
-        await self._write(f"{EVIDENCE}/{name}/older.checkpoint", error.older)
-        await self._write(f"{EVIDENCE}/{name}/newer.checkpoint", error.newer)
-        if error.proof is not None:
-            await self._write(f"{EVIDENCE}/{name}/contradiction.json", error.proof)
-        return self.folder / EVIDENCE / name
-
-    async def _take_tree(
-        self, checkpoint: Checkpoint, origin: Origin, start: int, progress: Progress | None
-    ) -> None:
-        """Bundle by bundle. What is here already is used if it is proved, and else replaced."""
-        size = checkpoint.size
-        proved = _Proved()
-        here = TreeReader(self._first_here(origin.fetch), checkpoint, cache=proved)
-        there = TreeReader(origin.fetch, checkpoint, cache=proved)
-        edge = await there.edge()
-        for number in range(start // FANOUT, -(-size // FANOUT)):
-            try:
-                entries = await here.bundle(number)
-            except (LogInconsistent, CorruptObject):
-                entries = await there.bundle(number)
-            name = tile_name(ENTRIES, number, len(entries))
-            await self._write_unless_same(name, encode_bundle(entries))
-            for path, data in proved.fresh.items():
-                await self._write_unless_same(path, data)
-            proved.fresh.clear()
-            if progress is not None:
-                progress("fetching", min((number + 1) * FANOUT, size), size)
-        for level, hashes in enumerate(edge.levels):
-            if hashes:
-                index = hashes_at(level, size) // FANOUT
-                await self._write_unless_same(
-                    tile_name(level, index, len(hashes)), encode_hashes(hashes)
-                )
-
-    def _first_here(self, fetch: Fetch) -> Fetch:
-        async def look(path: str) -> bytes:
-            if is_partial_path(path):
-                return await fetch(path)
-            try:
-                return await self._files(path)
-            except NotFound:
-                return await fetch(path)
-
-        return look
-
-    async def _check_statements(
-        self, result: Mirrored, origin: Origin, start: int, progress: Progress | None
-    ) -> None:
-        """Twice over what was fetched: the newest keys are known only at its end."""
-        tree = TreeReader(self._files, result.checkpoint)
-        keys_event = self.pins.keys_event
-        policies: list[str] = []
-        async for index, leaf in tree.entries(start):
-            happened = _happened(leaf)
-            if isinstance(happened, KeysChanged):
-                keys_event = index
-            elif isinstance(happened, PolicyTookEffect):
-                policies.append(str(happened.sha256))
-        if keys_event is None:
-            raise LogInconsistent("the log announces no keys, so that nothing in it can be proved")
-        ring = await self._take_ring(origin, await tree.entry(keys_event), keys_event)
-        self.pins = Pins(
-            v=self.pins.v,
-            origin=self.pins.origin,
-            vkeys=self.pins.vkeys,
-            source=origin.pins.source,
-            keys_event=keys_event,
-        )
-        for sha256 in dict.fromkeys(policies):
-            await self._take_policy(result, origin, sha256)
-        async for first, leaves in _in_batches(tree, start):
-            bad = await anyio.to_thread.run_sync(bad_statements, first, leaves, ring)
-            result.bad += bad[: _MAX_BAD - len(result.bad)]
-            if progress is not None:
-                progress("verifying", first + len(leaves), result.checkpoint.size)
-
-    async def _take_ring(self, origin: Origin, leaf: bytes, index: int) -> KeyRing:
-        happened = _happened(leaf)
-        if not isinstance(happened, KeysChanged):
-            raise LogInconsistent(f"entry {index} of the log announces no keys")
-        data = await origin.ring_for(str(happened.ring))
-        if hashlib.sha256(data).hexdigest() != str(happened.ring):
+        except LogInconsistent as error:
+            # The key has signed it, and nobody can show what: damage, or a hidden history.
+            kept = await self._keep_evidence(last, note, None)
             raise LogInconsistent(
-                f"the keys that were given are not those of the log's newest announcement, entry"
-                f" {index}: if keys were changed just now, run it again"
-            )
-        try:
-            ring = KeyRing.decode(data)
-        except ValueError as error:
-            raise LogInconsistent(f"the key ring is not well formed: {error}") from error
-        await self._write_unless_same(f"{KEYS}/{happened.ring}.json", data)
-        return ring
+                f"the log's newest checkpoint is signed, and is not shown to lead on from the"
+                f" mirrored one: {error}. The mirror is untouched; both checkpoints are in {kept}"
+            ) from error
 
-    async def _take_policy(self, result: Mirrored, origin: Origin, sha256: str) -> None:
-        try:
-            text = await origin.policy_text(sha256)
-        except NotFound:
-            result.missing_policies.append(sha256)
-            return
-        await self._write_unless_same(f"{POLICIES}/{sha256}.yaml", text)
+    async def _keep_evidence(self, older: bytes, newer: bytes, proof: bytes | None) -> Path:
+        name = f"{EVIDENCE}/{hashlib.sha256(older + newer).hexdigest()[:16]}"
+        await self._put(f"{name}/older.checkpoint", older)
+        await self._put(f"{name}/newer.checkpoint", newer)
+        if proof is not None:
+            await self._put(f"{name}/contradiction.json", proof)
+        return self._folder / name
 
-    async def _write_unless_same(self, path: str, data: bytes) -> None:
-        def work() -> None:
+    async def _take_ring(
+        self, tree: TreeReader, origin: Origin, start: int, *, newest: bool
+    ) -> tuple[Announced, KeyRing]:
+        """Read the entries for what they announce: the newest keys are known at the end only."""
+        announced, known = Announced(), self._pins.keys_event
+        if start and known is not None and known < start:
+            announced.read(known, await self._older_entry(tree, known))
+        if not announced.keys:
+            start = 0
+        async for group in in_batches(tree, start):
+            for first, leaves in group:
+                for index, leaf in enumerate(leaves, first):
+                    announced.read(index, leaf)
+        index, ring, data = await announced.ring(origin.ring_for, newest=newest)
+        await self._put_unless_same(f"{KEYS}/{ring.digest}.json", data)
+        self._pins = msgspec.structs.replace(self._pins, keys_event=index)
+        return announced, ring
+
+    async def _older_entry(self, tree: TreeReader, index: int) -> bytes:
+        try:
+            return await tree.entry(index)
+        except (LogInconsistent, CorruptObject) as error:
+            raise LogInconsistent(
+                f"the mirror is damaged: {error}; run it again with --repair"
+            ) from error
+
+    async def _take_policies(self, announced: Announced, origin: Origin) -> dict[str, str]:
+        missing: dict[str, str] = {}
+        for sha256 in dict.fromkeys((*self._pins.missing_policies, *announced.policies)):
             try:
-                if read_bounded(self.folder / path, max(len(data), 1)) == data:
-                    return
-            except (NotFound, CorruptObject):
-                pass
-            put(self.folder / path, data)
+                text = await origin.policy_text(sha256)
+            except (NotFound, CorruptObject) as error:
+                missing[sha256] = str(error)
+                continue
+            await self._put_unless_same(f"{POLICIES}/{sha256}.yaml", text)
+        return missing
 
-        await anyio.to_thread.run_sync(work)
+    async def _put(self, path: str, data: bytes) -> None:
+        await anyio.to_thread.run_sync(put, self._folder / path, data)
 
-    async def _write(self, path: str, data: bytes) -> None:
-        await anyio.to_thread.run_sync(put, self.folder / path, data)
-
-    def _sweep(self, size: int) -> None:
-        """Partial files that this checkpoint does not need; a crash leaves some, which harms
-        nobody."""
-        needed = {
-            tile_name(level, hashes_at(max(level, 0), size) // FANOUT, width)
-            for level in (ENTRIES, *range(8))
-            if (width := hashes_at(max(level, 0), size) % FANOUT)
-        }
-        for path in (self.folder / "tile").rglob("*.p/*"):
-            if path.relative_to(self.folder).as_posix() not in needed:
-                path.unlink(missing_ok=True)
-        for folder in (self.folder / "tile").rglob("*.p"):
-            if not any(folder.iterdir()):
-                folder.rmdir()
+    async def _put_unless_same(self, path: str, data: bytes) -> None:
+        await anyio.to_thread.run_sync(put_unless_same, self._folder, [(path, data)])
 
 
 @contextmanager
 def opened_mirror(folder: Path, pins: Pins) -> Iterator[Mirror]:
-    """A mirror that nobody else writes to meanwhile.
-
-    Args:
-        folder: made if it is not there; its parent must be.
-        pins: as they are there, or as a new mirror begins.
-
-    Raises:
-        Misconfigured: it cannot be made. Unavailable: another run is at work.
-    """
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Misconfigured(f"{folder}: cannot be used ({error.strerror})") from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unavailable(f"{folder}: another run is mirroring into it") from error
-        if not (folder / PINS).exists():
-            # First of all: whoever goes on with this mirror holds it to the same key.
-            put(folder / PINS, pins.encode())
-        yield Mirror(folder, pins)
-    finally:
-        os.close(fd)
-
-
-def put(path: Path, data: bytes) -> None:
-    """Write a file, whole and durable, or not at all. Raises: StorageUnavailable."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private_file(path, data)
-    except OSError as error:
-        raise StorageUnavailable(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def bad_statements(first: int, leaves: list[bytes], ring: KeyRing) -> list[tuple[int, str]]:
-    """Which of some entries are not what the log's own keys signed, and why."""
-    found: list[tuple[int, str]] = []
-    for index, leaf in enumerate(leaves, first):
-        try:
-            verify_statement(leaf, ring)
-        except CorruptObject as error:
-            found.append((index, str(error)))
-    return found
-
-
-async def _in_batches(tree: TreeReader, start: int) -> AsyncIterator[tuple[int, list[bytes]]]:
-    size = tree.checkpoint.size
-    for number in range(start // FANOUT, -(-size // FANOUT)):
-        leaves = list(await tree.bundle(number))
-        first = number * FANOUT
-        skipped = max(start - first, 0)
-        yield first + skipped, leaves[skipped:]
-
-
-def _happened(leaf: bytes) -> object:
-    try:
-        return parse_event(Envelope.decode(leaf).unverified_payload).what
-    except CorruptObject:
-        return None
+    """A mirror that nobody else writes to meanwhile; as `writing_to`, whose errors it raises."""
+    with writing_to(folder, pins) as begun:
+        # Where it comes from may change; what it is held to may not.
+        yield Mirror(folder, msgspec.structs.replace(begun, source=pins.source))

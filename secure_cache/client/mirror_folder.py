@@ -9,13 +9,25 @@ index.sqlite         the audit index over all of it; derived, can be deleted
 evidence/            signed checkpoints that contradict each other, if there ever were any
 """
 
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from secure_cache.client.log_folder import read_bounded
-from secure_cache.model.errors import CorruptObject, Malformed, Misconfigured, NotFound
+from secure_cache.core.key_files import write_private_file
+from secure_cache.model.errors import (
+    CorruptObject,
+    Malformed,
+    Misconfigured,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+)
 from secure_cache.tlog.note import Ed25519Verifier
 
 PINS = "mirror.json"
@@ -23,6 +35,8 @@ KEYS = "keys"
 POLICIES = "policies"
 INDEX = "index.sqlite"
 EVIDENCE = "evidence"
+_LOCK = ".lock"
+_UNFINISHED = ".new-"
 _VERSION = 1
 _MAX_PINS_BYTES = 65_536
 
@@ -36,6 +50,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         vkeys: the log's verifier keys.
         source: where it was mirrored from last, for people.
         keys_event: index of the newest entry that announces keys; None before the first look.
+        missing_policies: digests of policies in the log whose text was not to be had yet.
     """
 
     v: int
@@ -43,6 +58,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     vkeys: tuple[str, ...]
     source: str
     keys_event: int | None = None
+    missing_policies: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -92,6 +108,79 @@ def read_pins(folder: Path) -> Pins:
     if pins.v != _VERSION or named != {pins.origin}:
         raise _damaged(folder, "not of this version, or its keys are another log's")
     return pins
+
+
+@contextmanager
+def writing_to(folder: Path, pins: Pins) -> Iterator[Pins]:
+    """A mirror that nobody else writes to meanwhile; what a killed run left half is removed.
+
+    Args:
+        folder: made if it is not there; its parent must be.
+        pins: how it begins, if it is new.
+
+    Yields: how it was begun.
+
+    Raises:
+        Misconfigured: it cannot be made, holds something else, or mirrors another log.
+        CorruptObject: its `mirror.json`. Unavailable: another run is at work.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(f"{folder}: cannot be used ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable(f"{folder}: another run is mirroring into it") from error
+        yield _begun(folder, pins)
+    finally:
+        os.close(fd)
+
+
+def _begun(folder: Path, pins: Pins) -> Pins:
+    if (folder / PINS).exists():
+        found = read_pins(folder)
+        if found.vkeys != pins.vkeys:
+            # Two runs that began at the same time, with two servers.
+            raise Misconfigured(f"{folder} mirrors a log with another key")
+        for path in folder.rglob(f"{_UNFINISHED}*"):
+            path.unlink(missing_ok=True)
+        return found
+    others = [
+        path.name
+        for path in folder.iterdir()
+        if path.name != _LOCK and not path.name.startswith(_UNFINISHED)
+    ]
+    if others:
+        (folder / _LOCK).unlink(missing_ok=True)
+        raise Misconfigured(
+            f"{folder} is neither empty nor a mirror: it holds {min(others)!a}, and no {PINS}"
+        )
+    # First of all: whoever goes on with this mirror holds it to the same key.
+    put(folder / PINS, pins.encode())
+    return pins
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file, whole and durable, or not at all. Raises: StorageUnavailable."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private_file(path, data)
+    except OSError as error:
+        raise StorageUnavailable(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def put_unless_same(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write those that are not there with these very bytes. Raises: StorageUnavailable."""
+    for name, data in files:
+        try:
+            same = read_bounded(folder / name, max(len(data), 1)) == data
+        except (NotFound, CorruptObject):
+            same = False
+        if not same:
+            put(folder / name, data)
 
 
 def _damaged(folder: Path, why: str) -> CorruptObject:

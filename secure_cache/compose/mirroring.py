@@ -14,9 +14,10 @@ from secure_cache.audit.filters import Filter
 from secure_cache.audit.index import AuditIndex, remove_index
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import PageRequest
-from secure_cache.client.mirror import Mirrored, Origin, Progress, opened_mirror
-from secure_cache.client.mirror_check import check_mirror
-from secure_cache.client.mirror_folder import INDEX, KEYS, PINS, MirrorProblem, new_pins, read_pins
+from secure_cache.client.mirror import Mirrored, Origin, opened_mirror
+from secure_cache.client.mirror_check import Checked, check_mirror
+from secure_cache.client.mirror_folder import INDEX, PINS, MirrorProblem, new_pins, read_pins
+from secure_cache.client.mirror_tree import Progress
 from secure_cache.compose.audit_offline import OfflineAudit
 from secure_cache.compose.auditing import open_index
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
@@ -26,9 +27,9 @@ from secure_cache.model.errors import (
     CorruptObject,
     DamagedIndex,
     InvalidPolicy,
-    LogInconsistent,
     Misconfigured,
     NotFound,
+    Unavailable,
 )
 from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.policy.past import read_past_policy
@@ -70,50 +71,55 @@ async def run_mirror(
             trust=source.trust,
             ring_for=source.ring_for,
             policy_text=source.policy_text,
-            pins=msgspec.structs.replace(pins, source=_name(place)),
+            keys=place.keys,
         )
-        with opened_mirror(folder, pins) as mirror:
+        begin = msgspec.structs.replace(pins, source=_name(place))
+        with opened_mirror(folder, begin) as mirror:
             done = await mirror.bring_up_to_date(origin, anew=repair, progress=progress)
             if repair:
                 await anyio.to_thread.run_sync(remove_index, folder / INDEX)
-            await _index_all(folder, clock, progress)
-        return MirrorRun(done, source.pinned or exists)
+            async with _indexed(folder, clock, progress):
+                return MirrorRun(done, source.pinned or exists)
 
 
 async def check_whole_mirror(
-    folder: Path, *, clock: Clock, progress: Progress | None
+    folder: Path, result: Checked, *, clock: Clock, progress: Progress | None
 ) -> AsyncIterator[MirrorProblem]:
     """Everything that is wrong in a mirror. Needs no network.
 
-    Raises: Misconfigured, CorruptObject: `mirror.json`. LogInconsistent: its checkpoint or keys.
+    Raises: Misconfigured, CorruptObject: `mirror.json`.
     """
+    pins = read_pins(folder)
     async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
-        ring, no_ring = None, ""
-        try:
-            ring = await source.ring()
-        except (LogInconsistent, NotFound) as error:
-            no_ring = str(error)
         found = False
         async with aclosing(
-            check_mirror(folder, source.trust, ring, progress=progress)
+            check_mirror(folder, source.trust, pins, result, progress=progress)
         ) as problems:
             async for problem in problems:
                 found = True
                 yield problem
-        if no_ring and not found:
-            yield MirrorProblem(KEYS, no_ring, "fetch them again: `audit mirror` with --repair")
-            return
         if not found:
-            async for problem in _check_index(folder, source):
+            async for problem in check_mirror_index(folder, source, with_log=True):
                 yield problem
 
 
-async def _check_index(folder: Path, source: LogSource) -> AsyncIterator[MirrorProblem]:
+async def check_mirror_index(
+    folder: Path, source: LogSource, *, with_log: bool
+) -> AsyncIterator[MirrorProblem]:
+    """What is wrong in a mirror's index; with the log, also each row against its entry.
+
+    Raises: LogInconsistent: the mirror's files are damaged.
+    """
+    path = folder / INDEX
+    if not path.exists():
+        yield MirrorProblem(INDEX, "is not there", _REBUILD)
+        return
     try:
-        index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
+        index = await anyio.to_thread.run_sync(open_index, path)
         try:
             findings = await anyio.to_thread.run_sync(index.check)
-            findings = findings or await index.check_against(source.log)
+            if with_log and not findings:
+                findings = await index.check_against(source.log)
         finally:
             index.close()
     except DamagedIndex as error:
@@ -127,27 +133,26 @@ async def _check_index(folder: Path, source: LogSource) -> AsyncIterator[MirrorP
 async def mirror_audit(folder: Path, *, clock: Clock) -> AsyncIterator[OfflineAudit]:
     """Answers from a mirror: what is served now it cannot know.
 
-    Raises: as `open_log_source`; DamagedIndex.
+    Its index is brought up to date first: a run that was killed may have left it behind, and who
+    asks must not take an index that is not there for a log without entries.
+
+    Raises: as `open_log_source`; DamagedIndex; Unavailable: another process is indexing.
     """
-    async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
+    async with _indexed(folder, clock, None) as (index, source):
         ring = await source.ring()
-        index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
-        try:
-            policy: list[CompiledPolicy | None] = [None]
-            auditor = Auditor(
-                index=index,
-                log=source.log,
-                policy=lambda: policy[0],
-                clock=clock,
-                ring=lambda: ring,
-            )
-            history = PolicyHistory(
-                known=auditor, texts=_MirroredTexts(source), presets=load_presets(), cases=tuple
-            )
-            policy[0] = await _newest_policy(index, source)
-            yield OfflineAudit(index, source.log, auditor, history)
-        finally:
-            index.close()
+        policy: list[CompiledPolicy | None] = [None]
+        auditor = Auditor(
+            index=index,
+            log=source.log,
+            policy=lambda: policy[0],
+            clock=clock,
+            ring=lambda: ring,
+        )
+        history = PolicyHistory(
+            known=auditor, texts=_MirroredTexts(source), presets=load_presets(), cases=tuple
+        )
+        policy[0] = await _newest_policy(index, source)
+        yield OfflineAudit(index, source.log, auditor, history)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +180,23 @@ async def _newest_policy(index: AuditIndex, source: LogSource) -> CompiledPolicy
         return None
 
 
-async def _index_all(folder: Path, clock: Clock, progress: Progress | None) -> None:
-    """Derive the index, from files that were just proved."""
+@asynccontextmanager
+async def _indexed(
+    folder: Path, clock: Clock, progress: Progress | None
+) -> AsyncIterator[tuple[AuditIndex, LogSource]]:
+    """The index, with all that the mirror holds."""
     async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
+        published = await source.log.published()
         index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
         try:
-            published = await source.log.published()
             state = await anyio.to_thread.run_sync(index.state)
-            tell = None if progress is None else partial(progress, "indexing")
-            many = published.size - state.size > _MANY
-            await index.catch_up(source.log, progress=tell, apart=many)
+            if state.size != published.size:
+                tell = None if progress is None else partial(progress, "indexing")
+                many = published.size - state.size > _MANY
+                done = await index.catch_up(source.log, progress=tell, apart=many)
+                if not done.ours:
+                    raise Unavailable(f"{folder}: another process is indexing; ask again soon")
+            yield index, source
         finally:
             index.close()
 
