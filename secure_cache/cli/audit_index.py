@@ -10,8 +10,11 @@ from secure_cache.audit.checking import IndexFinding
 from secure_cache.audit.index import AuditIndex, remove_index
 from secure_cache.cli.audit_query import Progress
 from secure_cache.cli.boundary import Exit, note, printable
-from secure_cache.cli.options import config_option, json_option, print_json
+from secure_cache.cli.options import config_option, json_option, print_json, read_settings
+from secure_cache.client.mirror_folder import INDEX
 from secure_cache.compose.audit_offline import offline_audit, offline_index_path
+from secure_cache.compose.log_source import LogPlace, open_log_source
+from secure_cache.compose.mirroring import check_mirror_index
 from secure_cache.model.clock import system_clock
 from secure_cache.model.errors import Misconfigured
 from secure_cache.settings import Settings
@@ -30,30 +33,61 @@ def index_command() -> None:
 
 
 @index_command.command("check")
-@config_option
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default="secure-cache.toml",
+    envvar="SECURE_CACHE_CONFIG",
+    show_envvar=True,
+    show_default=True,
+    help="The settings file of the installation.",
+)
 @_INDEX
+@click.option(
+    "--mirror",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Check the index of this mirror instead.",
+)
 @click.option("--log", "with_log", is_flag=True, help="Also hold each row to its entry in the log.")
 @json_option
-def check_index(settings: Settings, path: Path | None, *, with_log: bool, as_json: bool) -> int:
+def check_index(
+    config: Path, path: Path | None, mirror: Path | None, *, with_log: bool, as_json: bool
+) -> int:
     """Check every row, set and count of an index; exit 5 on any difference. Changes nothing."""
-    file = offline_index_path(settings, path)
-    if not file.exists():
-        raise Misconfigured(f"{file} is not there: `secure-cache audit index rebuild` makes it")
-    findings, size = anyio.run(_check, settings, file, with_log)
+    if mirror is not None:
+        if path is not None:
+            raise click.UsageError("--mirror stands alone: it has its own index")
+        file, remedy = mirror / INDEX, f"`secure-cache audit mirror {mirror} --repair`"
+        findings, size = anyio.run(_check_mirrored, mirror, with_log)
+    else:
+        settings, remedy = read_settings(config), "`secure-cache audit index rebuild`"
+        file = offline_index_path(settings, path)
+        if not file.exists():
+            raise Misconfigured(f"{file} is not there: {remedy} makes it")
+        found, size = anyio.run(_check, settings, file, with_log)
+        findings = [str(finding) for finding in found]
     if as_json:
-        print_json({"ok": not findings, "entries": size, "findings": [str(f) for f in findings]})
+        print_json({"ok": not findings, "entries": size, "findings": findings})
     else:
         for finding in findings:
-            click.echo(printable(str(finding)))
+            click.echo(printable(finding))
     if findings:
-        note(
-            f"{file} is damaged or was changed; the log is not: `secure-cache audit index rebuild`"
-        )
+        note(f"{file} is damaged or was changed; the log is not: {remedy}")
         return Exit.INTEGRITY
     if not as_json:
         held = "its own proof and the log" if with_log else "its own proof"
         click.echo(f"ok: {size} entries, held to {held}")
     return Exit.OK
+
+
+async def _check_mirrored(
+    folder: Path,
+    with_log: bool,  # noqa: FBT001 - handed on by anyio
+) -> tuple[list[str], int]:
+    async with open_log_source(LogPlace(mirror=folder), clock=system_clock) as source:
+        problems, size = await check_mirror_index(folder, source, with_log=with_log)
+        return [problem.what for problem in problems], size
 
 
 async def _check(

@@ -78,7 +78,7 @@ async def run_mirror(
             done = await mirror.bring_up_to_date(origin, anew=repair, progress=progress)
             if repair:
                 await anyio.to_thread.run_sync(remove_index, folder / INDEX)
-            async with _indexed(folder, clock, progress):
+            async with indexed_mirror(folder, clock, progress):
                 return MirrorRun(done, source.pinned or exists)
 
 
@@ -99,34 +99,33 @@ async def check_whole_mirror(
                 found = True
                 yield problem
         if not found:
-            async for problem in check_mirror_index(folder, source, with_log=True):
+            for problem in (await check_mirror_index(folder, source, with_log=True))[0]:
                 yield problem
 
 
 async def check_mirror_index(
     folder: Path, source: LogSource, *, with_log: bool
-) -> AsyncIterator[MirrorProblem]:
-    """What is wrong in a mirror's index; with the log, also each row against its entry.
+) -> tuple[list[MirrorProblem], int]:
+    """What is wrong in a mirror's index, and how many entries it has; with the log, also each row
+    against its entry. That it is behind is nothing wrong: whoever asks it brings it up to date.
 
     Raises: LogInconsistent: the mirror's files are damaged.
     """
     path = folder / INDEX
     if not path.exists():
-        yield MirrorProblem(INDEX, "is not there", _REBUILD)
-        return
+        return [MirrorProblem(INDEX, "is not there", _REBUILD)], 0
     try:
         index = await anyio.to_thread.run_sync(open_index, path)
         try:
+            size = (await anyio.to_thread.run_sync(index.state)).size
             findings = await anyio.to_thread.run_sync(index.check)
             if with_log and not findings:
                 findings = await index.check_against(source.log)
         finally:
             index.close()
     except DamagedIndex as error:
-        yield MirrorProblem(INDEX, str(error).partition(";")[0], _REBUILD)
-        return
-    for finding in findings:
-        yield MirrorProblem(INDEX, str(finding), _REBUILD)
+        return [MirrorProblem(INDEX, str(error).partition(";")[0], _REBUILD)], 0
+    return [MirrorProblem(INDEX, str(finding), _REBUILD) for finding in findings], size
 
 
 @asynccontextmanager
@@ -138,7 +137,7 @@ async def mirror_audit(folder: Path, *, clock: Clock) -> AsyncIterator[OfflineAu
 
     Raises: as `open_log_source`; DamagedIndex; Unavailable: another process is indexing.
     """
-    async with _indexed(folder, clock, None) as (index, source):
+    async with indexed_mirror(folder, clock, None) as (index, source):
         ring = await source.ring()
         policy: list[CompiledPolicy | None] = [None]
         auditor = Auditor(
@@ -181,10 +180,13 @@ async def _newest_policy(index: AuditIndex, source: LogSource) -> CompiledPolicy
 
 
 @asynccontextmanager
-async def _indexed(
+async def indexed_mirror(
     folder: Path, clock: Clock, progress: Progress | None
 ) -> AsyncIterator[tuple[AuditIndex, LogSource]]:
-    """The index, with all that the mirror holds."""
+    """The index, with all that the mirror holds, and the log behind it.
+
+    Raises: as `mirror_audit`.
+    """
     async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
         published = await source.log.published()
         index = await anyio.to_thread.run_sync(open_index, folder / INDEX)

@@ -8,7 +8,6 @@ hide that: the next one names the policy before it. Only the newest can be left 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -21,9 +20,9 @@ from secure_cache.audit.queries import MAX_PAGE, PageRequest
 from secure_cache.audit.reading import statement_of
 from secure_cache.client.audit import RemoteAudit
 from secure_cache.client.http_answer import new_client
-from secure_cache.client.mirror_folder import INDEX
 from secure_cache.compose.audit_offline import offline_audit, offline_index_path
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
+from secure_cache.compose.mirroring import indexed_mirror
 from secure_cache.identity.presets import load_presets
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import CorruptObject, LogInconsistent, Misconfigured
@@ -119,14 +118,8 @@ async def _indexes(place: LogPlace, clock: Clock) -> list[int]:
         remote = RemoteAudit(place.server, place.token, new_client)
         return await anyio.to_thread.run_sync(_of_server, remote)
     if place.mirror is not None:
-        path = place.mirror / INDEX
-        if not path.exists():
-            raise Misconfigured(f"{path} is not there: run `secure-cache audit mirror` again")
-        index = await anyio.to_thread.run_sync(partial(AuditIndex.open, path))
-        try:
+        async with indexed_mirror(place.mirror, clock, None) as (index, _):
             return await anyio.to_thread.run_sync(_of_index, index)
-        finally:
-            index.close()
     if place.settings is None:
         raise Misconfigured("say where to look: --server, --store or --mirror")
     path = offline_index_path(place.settings, None)

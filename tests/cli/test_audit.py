@@ -147,7 +147,7 @@ def test_a_wrong_question_is_a_usage_error_that_says_what_is_allowed(audit, opti
 def test_it_must_be_said_where_to_look(call, tmp_path):
     done = call("audit", "query")
     assert (done.code, done.out) == (2, "")
-    assert "--server URL, or --store CONFIG" in done.err
+    assert "--server URL, --store CONFIG or --mirror DIR" in done.err
     done = call("audit", "query", "--server", "https://cache.example.com")
     assert done.code == 4
     assert "SECURE_CACHE_TOKEN" in done.err
