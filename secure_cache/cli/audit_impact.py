@@ -1,5 +1,6 @@
 """`secure-cache audit impact`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import source_options
 from secure_cache.compose.impact import impact_of
+from secure_cache.compose.impact_question import Asked, Change
 from secure_cache.compose.log_source import LogPlace
 from secure_cache.model.clock import system_clock
 
@@ -23,7 +25,6 @@ _SHOWN = 10
 @click.argument("revocation", required=False)
 @click.option(
     "--policy",
-    required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="The policy with the change, before it is put in force.",
 )
@@ -31,13 +32,16 @@ _SHOWN = 10
 @source_options
 @json_option
 def impact_command(
-    revocation: str | None, policy: Path, *, as_list: bool, place: LogPlace, as_json: bool
+    revocation: str | None, policy: Path | None, *, as_list: bool, place: LogPlace, as_json: bool
 ) -> int:
-    """What REVOCATION, an id in the edited policy, would hide; without it: all that changes.
+    """What REVOCATION would hide: its id in the edited policy, or, without --policy, a YAML file
+    with it. With --policy alone: all that the edit changes.
 
     Compares with the policy that the log says is in force, entry by entry, as they are judged when
     they are read. Ends with 1 when nothing would vanish: then look for a typing error.
     """
+    if revocation is None and policy is None:
+        raise click.UsageError("give a file with a revocation, or --policy with the edited one")
 
     def tell(hit: Hit) -> None:
         if as_list:
@@ -46,9 +50,9 @@ def impact_command(
     async def work() -> Impact:
         return await impact_of(
             place,
-            policy,
-            revocation,
+            Change(policy, revocation),
             clock=system_clock,
+            asked=_tell_question,
             tell=tell,
             progress=Progress("judging"),
         )
@@ -57,25 +61,46 @@ def impact_command(
     document = found.document()
     if as_json:
         click.echo(inert_json(document))
-    elif not as_list:
+    else:
+        # With --list the entries alone are the result.
+        say: Callable[[str], None] = note if as_list else click.echo
         for line in _lines(document):
-            click.echo(printable(line))
-    if found.effects[Effect.APPEARS]:
-        note(
-            f"{found.effects[Effect.APPEARS]} entries that are hidden today would be served again."
-        )
-    if not found.effects[Effect.VANISHES]:
-        note("Nothing that is served today would vanish.")
-        return Exit.NO
-    return Exit.OK
+            say(printable(line))
+    return _verdict(found)
+
+
+def _tell_question(asked: Asked) -> None:
+    question = asked.question
+    for warning in asked.warnings:
+        note(printable(str(warning)))
+    note(f"Compared with policy {question.today.sha256}, which the log says is in force.")
+    if question.today.sha256 == question.then.sha256:
+        note("That is the very file that was given: nothing can change.")
+
+
+def _verdict(found: Impact) -> int:
+    appear, covered = found.effects[Effect.APPEARS], sum(found.effects.values())
+    if appear:
+        note(f"{appear} entries that are hidden today would be served again.")
+    if found.effects[Effect.VANISHES]:
+        return Exit.OK
+    note("Nothing that is served today would vanish.")
+    if not covered:
+        note("It covers no entry at all: look for a typing error.")
+    return Exit.NO
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{document['vanishes']:>12,}  entries would vanish, {document['bytes']:,} bytes",
-        f"{document['hidden_already']:>12,}  are covered and hidden already",
-        f"{document['looked_at']:>12,}  entries of the log were judged",
-    ]
+    counts = {
+        "vanishes": f"entries would vanish, {document['bytes']:,} bytes",
+        "hidden_already": "are covered, and the policy in force hides them already",
+        "not_served": "are covered, and were replaced or quarantined, or their key is revoked",
+        "appears": "entries that are hidden today would be served again",
+        "looked_at": "entries of the log were judged",
+        "writers_refused": "writers of these have a token that would be refused",
+        "writers_not_refused": "of them have none: only what they wrote goes",
+    }
+    lines = [f"{document[name]:>12,}  {text}" for name, text in counts.items()]
     if document["first"] is not None:
         first, last = document["first"], document["last"]
         lines.append(

@@ -1,17 +1,22 @@
 """What a change of the policy would do to the entries of a log; and why one entry is served."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from types import TracebackType
 
 import anyio.to_thread
+import msgspec
 
 from secure_cache.audit.impact import Hit, Impact, Question
+from secure_cache.audit.needles import Needles
 from secure_cache.audit.reading import statement_of
+from secure_cache.compose.impact_question import Asked, Change, ask_about
 from secure_cache.compose.log_source import LogPlace, open_log_source
-from secure_cache.compose.policies import load_policy, read_document
+from secure_cache.compose.policies import read_document
 from secure_cache.compose.policy_log import open_policy_log
-from secure_cache.identity.presets import load_presets
 from secure_cache.model.clock import Clock
 from secure_cache.model.entry import Entry
 from secure_cache.model.errors import CorruptObject, LogInconsistent, Malformed, Misconfigured
@@ -19,81 +24,123 @@ from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.policy.decision import Hidden
 from secure_cache.policy.lines import line_of
 from secure_cache.policy.loader import load_yaml
-from secure_cache.policy.past import read_past_policy
+from secure_cache.provenance.dsse import Envelope
+from secure_cache.provenance.event import EntryQuarantined, EntryRemoved, Event
+from secure_cache.provenance.event_statement import EVENT_PREDICATE
+from secure_cache.provenance.keys import KeyRing
 from secure_cache.provenance.verify import verify_statement
 
 _BATCH = 256
+_IN_MEMORY = 8 << 20
+_EVENT = EVENT_PREDICATE.encode()
 
 
 async def impact_of(
     place: LogPlace,
-    policy: Path,
-    revocation: str | None,
+    change: Change,
     *,
     clock: Clock,
+    asked: Callable[[Asked], None],
     tell: Callable[[Hit], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> Impact:
-    """Compare an edited policy with the one that the log says is in force.
+    """Compare a change with the policy that the log says is in force.
 
     Args:
         place: where the log is.
-        policy: the edited file.
-        revocation: only what this one of it covers; None: every difference.
+        change: what is thought of.
         clock: for now.
+        asked: told once, before the log is read.
         tell: each entry that is affected, in the order of the log.
         progress: how many entries of how many were looked at.
 
     Raises:
-        Misconfigured, InvalidPolicy: the file. Malformed: it has no such revocation.
-        NotFound, LogInconsistent: the policy in force is not to be had, or not proved.
+        as `ask_about`, and LogInconsistent: the log is not proved.
     """
-    now = clock()
-    then = load_policy(policy, clock)
-    wanted = None
-    if revocation is not None:
-        known = {item.id: item for item in then.tables.revocations}
-        if revocation not in known:
-            names = ", ".join(known) or "none"
-            raise Malformed(f"{policy} has no revocation {revocation!a}; it has: {names}")
-        wanted = known[revocation]
     async with open_policy_log(place, clock=clock) as policies:
-        events = policies.proved.events
-        if not events:
-            raise LogInconsistent("the log names no policy that is in force")
-        sha256 = events[-1].sha256
-        text = await policies.source.policy_text(sha256)
-        today = read_past_policy(text, name=sha256, presets=load_presets(), now=now)
-        question = Question(today, then, wanted, now)
-        log, result = policies.source.log, Impact()
+        what = await ask_about(change, policies, clock=clock)
+        asked(what)
+        log, ring = policies.source.log, await policies.source.ring()
         size = (await log.published()).size
-        batch: list[tuple[int, bytes]] = []
+        result, batch = Impact(), list[tuple[int, bytes]]()
+        with _Judging(what.question, ring) as judging:
 
-        async def look() -> None:
-            for hit in await anyio.to_thread.run_sync(_ask, question, list(batch)):
+            async def look() -> None:
+                await anyio.to_thread.run_sync(judging.look, list(batch))
+                result.looked_at += len(batch)
+                batch.clear()
+                if progress is not None:
+                    progress(result.looked_at, size)
+
+            async for item in log.entries(0, size):
+                batch.append(item)
+                if len(batch) == _BATCH:
+                    await look()
+            await look()
+            for hit in judging.hits():
                 result.add(hit)
                 tell(hit)
-            result.looked_at += len(batch)
-            batch.clear()
-            if progress is not None:
-                progress(result.looked_at, size)
-
-        async for item in log.entries(0, size):
-            batch.append(item)
-            if len(batch) == _BATCH:
-                await look()
-        await look()
         return result
 
 
-def _ask(question: Question, batch: list[tuple[int, bytes]]) -> list[Hit]:
-    found = []
-    for index, leaf in batch:
-        entry = statement_of(leaf)
-        hit = question.ask(index, entry) if isinstance(entry, Entry) else None
-        if hit is not None:
-            found.append(hit)
-    return found
+class _Judging(AbstractContextManager["_Judging"]):
+    """Entries in the order of the log. What was found waits in a file until its end: only later
+    entries say whether an earlier one is still served at all."""
+
+    def __init__(self, question: Question, ring: KeyRing) -> None:
+        self._question = question
+        self._ring = ring
+        revocations = question.revocations
+        self._needles = None if revocations is None else Needles.of(revocations)
+        self._found = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - ended by __exit__
+        self._gone: set[str] = set()
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._found.close()
+
+    def look(self, batch: Iterable[tuple[int, bytes]]) -> None:
+        for index, leaf in batch:
+            if not self._is_worth_reading(leaf):
+                continue
+            statement = statement_of(leaf)
+            if isinstance(statement, Entry):
+                hit = self._question.ask(index, statement)
+                if hit is not None:
+                    self._keep(hit if self._is_ours(leaf) else hit.not_served())
+            elif isinstance(statement, Event) and isinstance(
+                statement.what, EntryRemoved | EntryQuarantined
+            ):
+                self._gone.add(statement.what.entry_id)
+
+    def hits(self) -> Iterator[Hit]:
+        self._found.seek(0)
+        for line in self._found:
+            hit = msgspec.json.decode(line, type=Hit)
+            yield hit.not_served() if hit.entry_id in self._gone else hit
+
+    def _is_worth_reading(self, leaf: bytes) -> bool:
+        if self._needles is None:
+            return True
+        try:
+            payload = Envelope.decode(leaf).unverified_payload
+        except CorruptObject:
+            return False
+        return self._needles.may_be_covered(payload) or _EVENT in payload
+
+    def _is_ours(self, leaf: bytes) -> bool:
+        try:
+            verify_statement(leaf, self._ring)
+        except CorruptObject:
+            return False
+        return True
+
+    def _keep(self, hit: Hit) -> None:
+        self._found.write(msgspec.json.encode(hit) + b"\n")
 
 
 @dataclass(frozen=True, slots=True)
