@@ -25,6 +25,7 @@ class WitnessSeen:
     Attributes:
         name: in the witness policy.
         key: the name in its vkey.
+        vkey: its verifier key, for whoever verifies by himself.
         cosigned_at: when it cosigned the newest checkpoint, seconds since 1970 by its own clock;
             None when it has not.
         fault: its signature is there and wrong.
@@ -34,12 +35,14 @@ class WitnessSeen:
     key: str
     cosigned_at: int | None
     fault: bool = False
+    vkey: str = ""
 
     def document(self) -> dict[str, Any]:
         at = self.cosigned_at
         return {
             "name": self.name,
             "key": self.key,
+            "vkey": self.vkey,
             "cosigned_at": None if at is None else rfc3339(min(at, _LATEST)),
             "fault": self.fault,
         }
@@ -209,9 +212,11 @@ def _see(
     verifier = witness.verifier
     signature = signatures.get((verifier.name, verifier.key_id))
     if signature is None:
-        return WitnessSeen(witness.label, verifier.name, None)
+        return WitnessSeen(witness.label, verifier.name, None, vkey=str(verifier))
     try:
         verifier.verify(text, signature.value)
-        return WitnessSeen(witness.label, verifier.name, cosignature_time(signature.value))
+        return WitnessSeen(
+            witness.label, verifier.name, cosignature_time(signature.value), vkey=str(verifier)
+        )
     except LogInconsistent:
-        return WitnessSeen(witness.label, verifier.name, None, fault=True)
+        return WitnessSeen(witness.label, verifier.name, None, fault=True, vkey=str(verifier))

@@ -103,15 +103,20 @@ class Announced:
 
 
 async def judge_entries(
-    tree: TreeReader, ring: KeyRing, start: int, progress: Callable[[int, int], None] | None
+    tree: TreeReader,
+    ring: KeyRing,
+    start: int,
+    progress: Callable[[int, int], None] | None,
+    *,
+    many: int = _MANY,
 ) -> Judgement:
-    """Hold the entries from `start` on to the keys.
+    """Hold the entries from `start` on to the keys; if they are `many`, on all cores.
 
     Raises:
         LogInconsistent, CorruptObject: a file of the tree is damaged.
     """
     size, total = tree.checkpoint.size, Judgement()
-    apart = size - start > _MANY
+    apart = size - start > many
     limiter = anyio.CapacityLimiter(len(os.sched_getaffinity(0)))
     data = ring.encode()
 

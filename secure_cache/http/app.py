@@ -18,6 +18,7 @@ import secure_cache
 from secure_cache.core.access import Caller
 from secure_cache.http.audit import audit_routes
 from secure_cache.http.bearer import bearer_token
+from secure_cache.http.console.routes import console_routes
 from secure_cache.http.errors import REASON_HEADER, true_status
 from secure_cache.http.front import Front, note_refusal, route_name
 from secure_cache.http.health import health_routes
@@ -66,6 +67,7 @@ def create_app(services: Services) -> Front:
             with_caller,
             *public_routes(services),
             *health_routes(services),
+            *console_routes(services),
         ],
         lifespan=[lifespan],
         openapi_config=OpenAPIConfig(

@@ -33,6 +33,7 @@ TRUE_STATUS: dict[type[errors.SecureCacheError], int] = {
     errors.CorruptObject: 500,
     errors.DamagedIndex: 500,
     errors.LogInconsistent: 500,
+    errors.HistoryChanged: 500,
     errors.StorageForbidden: 500,
     errors.Misconfigured: 500,
     errors.InvalidPolicy: 500,

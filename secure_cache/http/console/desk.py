@@ -1,0 +1,107 @@
+"""What every page has in common: who asks, and what is shown when it may not be answered."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import structlog
+from litestar import Request
+from litestar.datastructures import State
+from litestar.response import Response
+
+from secure_cache.http.audit_question import Asked
+from secure_cache.http.console.render import Renderer
+from secure_cache.http.console.session import clear_cookie, cookie_token
+from secure_cache.http.errors import true_status
+from secure_cache.http.front import note_refusal
+from secure_cache.http.services import Services
+from secure_cache.model.errors import (
+    Denied,
+    ExpiredToken,
+    InvalidToken,
+    Misconfigured,
+    NoAuditIndex,
+    NotFound,
+    Revoked,
+    SecureCacheError,
+    WrongFilter,
+)
+
+_log = structlog.get_logger(__name__)
+
+AnyRequest: TypeAlias = Request[object, object, State]
+Answer: TypeAlias = Response[bytes]
+Work: TypeAlias = Callable[[Asked], Awaitable[Answer]]
+
+_SENTENCES: dict[type[SecureCacheError], str] = {
+    ExpiredToken: "The token has expired. Get a new one, and sign in again.",
+    InvalidToken: "This is no valid token of this server.",
+    Revoked: "The token was taken back.",
+    Denied: "The token is valid, but the policy does not make it an auditor's: its rule must say"
+    " audit: true.",
+    NoAuditIndex: "This server keeps no audit index. Its operator can turn it on: audit.enabled and"
+    " audit.index in the settings.",
+    NotFound: "There is nothing here.",
+}
+
+
+class Desk:
+    """Answers a page's question for a signed-in auditor, or shows why not."""
+
+    def __init__(self, services: Services, renderer: Renderer) -> None:
+        self.services = services
+        self.pages = renderer
+
+    async def answer(self, request: AnyRequest, work: Work) -> Answer:
+        """Who is not signed in is sent to do so; every question is told to the server's log."""
+        try:
+            token = cookie_token(request.scope["headers"])
+        except InvalidToken as error:
+            return self.sign_in(request, error)
+        if token is None:
+            return self.pages.redirect("sign-in")
+        try:
+            caller = await self.services.access(token)
+            asked = Asked(self.services, caller, request)
+        except (InvalidToken, ExpiredToken, Revoked, Denied) as error:
+            return self.sign_in(request, error)
+        try:
+            async with asked:
+                return await work(asked)
+        except SecureCacheError as error:
+            note_refusal(request.scope, error)
+            return self.problem(error)
+
+    def sign_in(self, request: AnyRequest, error: SecureCacheError | None = None) -> Answer:
+        """The form; after an error it says which, and the cookie is gone."""
+        if error is not None:
+            note_refusal(request.scope, error)
+        return self.pages.page(
+            "sign-in",
+            status=200 if error is None else true_status(error),
+            cookie=None if error is None else clear_cookie(path=self.pages.base),
+            page="sign-in",
+            why=None if error is None else sentence(error),
+            plain=request.scope["scheme"] == "http" and not _is_local(request),
+        )
+
+    def problem(self, error: SecureCacheError) -> Answer:
+        return self.pages.page(
+            "problem",
+            status=503 if isinstance(error, Misconfigured) else true_status(error),
+            page="problem",
+            title=error.title,
+            why=sentence(error),
+        )
+
+
+def sentence(error: SecureCacheError) -> str:
+    """For people. What errors say of files and paths stays in the server's log."""
+    if isinstance(error, WrongFilter):
+        return str(error)
+    return _SENTENCES.get(type(error), f"{error.title.capitalize()}. The server's log says more.")
+
+
+def _is_local(request: AnyRequest) -> bool:
+    """Whether a browser takes plain http to this host for safe, and keeps a secure cookie."""
+    host = (request.headers.get("host") or "").rpartition(":")[0]
+    return host in {"localhost", "127.0.0.1", "[::1]"} or host.endswith(".localhost")
