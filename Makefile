@@ -1,7 +1,7 @@
 # Everything is installed into .venv/ from the locks in requirements/: names, versions and hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install dev deploy-tools serve test static check fmt bench bench-audit bench-replicas simulate lock clean
+.PHONY: help install dev deploy-tools serve test static check fmt bench bench-audit bench-replicas bench-revocation simulate lock clean
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip --disable-pip-version-check --quiet --quiet install
@@ -69,6 +69,9 @@ bench-audit: dev ## the audit index over a million entries: building, asking, fo
 
 bench-replicas: dev ## 1, 3 and 8 real servers over one Azurite
 	$(BIN)/python bench/replicas.py
+
+bench-revocation: dev ## how long after a policy edit the last byte of what it revokes is served
+	$(BIN)/python bench/revocation.py
 
 simulate: dev ## the log of up to 50 replicas over slow storage, on a virtual clock
 	$(BIN)/python bench/simulate.py
