@@ -144,6 +144,6 @@ def _document(found: Compared) -> dict[str, Any]:
 
 def _read(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
     try:
-        return read_bounded(path, max_bytes)
+        return read_bounded(path, max_bytes, follow_links=True)
     except NotFound as error:
         raise Misconfigured(f"{path} is not there") from error

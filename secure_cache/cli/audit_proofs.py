@@ -181,7 +181,7 @@ def _hash(file: Path) -> tuple[str, int]:
 
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        return read_bounded(path, max_bytes)
+        return read_bounded(path, max_bytes, follow_links=True)
     except NotFound as error:
         raise Misconfigured(f"{path} is not there") from error
 

@@ -186,6 +186,6 @@ def tell_unpinned(source: LogSource) -> None:
 
 def _read(path: Path, max_bytes: int = _MAX_KEYS_BYTES) -> bytes:
     try:
-        return read_bounded(path, max_bytes)
+        return read_bounded(path, max_bytes, follow_links=True)
     except NotFound as error:
         raise Misconfigured(f"{path} is not there") from error
