@@ -1,0 +1,351 @@
+"""The auditor's console in a real Chromium: it works, loads nothing from elsewhere, can be used by
+everybody, and what strangers wrote into claims does nothing."""
+
+import os
+
+import httpx
+import pytest
+from fakes.issuer import Issuer
+from world.browser import run_page
+from world.server import Server, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+HOSTILE = (
+    "<script>fetch('http://evil.example')</script>",
+    '"><img src=x onerror=alert(1)>',
+    "\u202egnp.exe\u2066 \x1b[31mred\x1b[0m \u200b",
+    "{{ 7 * 7 }}{% raw %}",
+    "x" * 3000,
+    "=HYPERLINK(1)",
+    "ᚠ日本語😀",
+)
+CI = """
+issuers:
+  ci:
+    preset: github
+    iss: {iss}
+    jwks_url: {jwks_url}
+    allow_private: true
+    pin: {{ repository_owner_id: "65" }}
+"""
+PROJECT = """
+projects:
+  mono:
+    issuers: [ci]
+    ruleset: standard
+    match: { repository_id: "74" }
+"""
+MAIN = {
+    "repository_owner_id": "65",
+    "repository_id": "74",
+    "repository": "octo/mono",
+    "ref": "refs/heads/main",
+    "ref_type": "branch",
+    "ref_protected": "true",
+    "event_name": "push",
+}
+SIGN_IN = """
+  await page.goto(input.url + "/audit/");
+  await page.waitForURL("**/audit/sign-in");
+  await page.getByLabel("Auditor's token").fill(input.token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL("**/audit/");
+"""
+PAGES = (
+    "/audit/",
+    "/audit/search",
+    "/audit/search?tier=trusted&group=writer",
+    "/audit/search?tier=root",
+    "/audit/entries/5",
+    "/audit/entries/0",
+    "/audit/policies",
+    "/audit/namespaces",
+    "/audit/revocations",
+    "/audit/health",
+    "/audit/entries/99999",
+)
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory):
+    with Issuer() as issuer:
+        issuer.claims = {"aud": "https://secure-cache.localhost"} | MAIN
+        server = Server(
+            tmp_path_factory.mktemp("console"),
+            environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"},
+        )
+        more = CI.format(iss=issuer.iss, jwks_url=issuer.jwks_url)
+        server.edit_policy(
+            lambda text: text.replace("\nissuers:\n", more).replace("\nprojects:\n", PROJECT)
+        )
+        server.start()
+        main, pull_request = server.token(), server.token(pr=7)
+        for number in range(20):
+            assert server.put(main, str(1000 + number), b"main").status_code == 200
+            assert server.put(pull_request, str(2000 + number), b"pr").status_code == 200
+        for number, text in enumerate(HOSTILE):
+            hostile = issuer.token(sub=text[:900], workflow=text[:900], actor=text[:200])
+            assert server.put(hostile, str(3000 + number), b"x").status_code == 200
+        server.revoke(run_id="99", actor_id="<b>1</b>")
+        auditor = server.token(role="auditor")
+
+        def indexed():
+            with server.client(auditor) as client:
+                answer = client.get("/audit/v1/counts", params={"event": "policy"})
+            return answer.status_code == 200 and answer.json()["total"] >= 2
+
+        wait_until(indexed, "the index")
+        yield server, auditor
+        server.kill9()
+
+
+def test_every_page_works_and_is_for_everybody(console):
+    server, auditor = console
+    shots = os.environ.get("SECURE_CACHE_SHOTS", "")
+    visit = run_page(
+        SIGN_IN
+        + """
+  const found = {};
+  const policy = await page.evaluate(async (url) => {
+    const text = await (await fetch(url + "/audit/policies")).text();
+    const found = new DOMParser().parseFromString(text, "text/html");
+    return found.querySelector("td.mono a").getAttribute("href");
+  }, input.url);
+  for (const path of [...input.paths, policy]) {
+    for (const scheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme: scheme });
+      await page.goto(input.url + path);
+      if (path.includes("/entries/") && !path.includes("99999"))
+        await page.waitForSelector("#verification[data-result]");
+      const bad = (await axe()).filter((v) => ["serious", "critical"].includes(v.impact));
+      found[`${path} ${scheme}`] = { bad, h1: await page.locator("h1").count() };
+      if (input.shots) {
+        const name = path.replace(/[^a-z0-9]+/gi, "-").slice(0, 40) + scheme;
+        await page.screenshot({ path: `${input.shots}/${name}.png`, fullPage: true });
+      }
+    }
+  }
+  await page.setViewportSize({ width: 360, height: 740 });
+  const wide = [];
+  for (const path of input.paths) {
+    await page.goto(input.url + path);
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (over > 0) wide.push([path, over]);
+    if (input.shots) {
+      const name = path.replace(/[^a-z0-9]+/gi, "-").slice(0, 40) + "narrow";
+      await page.screenshot({ path: `${input.shots}/${name}.png`, fullPage: true });
+    }
+  }
+  return { found, wide };
+""",
+        timeout=200,
+        url=server.url,
+        token=auditor,
+        paths=PAGES,
+        shots=shots,
+    )
+    problems = {path: page for path, page in visit.value["found"].items() if page["bad"]}
+    assert problems == {}
+    assert {page["h1"] for page in visit.value["found"].values()} == {1}
+    assert visit.value["wide"] == []
+    # Chromium itself complains of the statuses that the last two kinds of pages are meant to have.
+    assert [c for c in visit.complaints if "status of 40" not in c] == []
+    assert {httpx.URL(r["url"]).host for r in visit.requests if r["url"][:4] == "http"} == {
+        "127.0.0.1"
+    }
+    assert all(auditor not in request["url"] for request in visit.requests)
+
+
+def test_a_keyboard_is_enough(console):
+    server, auditor = console
+    visit = run_page(
+        """
+  await page.goto(input.url + "/audit/");
+  await page.waitForURL("**/audit/sign-in");
+  const reach = async (name) => {
+    for (let i = 0; i < 80; i += 1) {
+      await page.keyboard.press("Tab");
+      const here = await page.evaluate(() => {
+        const e = document.activeElement;
+        return (e.labels?.[0]?.textContent ?? e.textContent ?? "").trim();
+      });
+      if (here === name) return;
+    }
+    throw new Error(`${name} cannot be reached`);
+  };
+  await reach("Auditor's token");
+  await page.keyboard.insertText(input.token);
+  await reach("Sign in");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/audit/");
+  await reach("Search");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/audit/search");
+  await reach("tier");
+  await page.keyboard.type("trusted");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/tier=trusted/);
+  const number = (await page.locator("tbody th a").first().textContent()).trim();
+  await reach(number);
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/entries/*");
+  await page.waitForSelector("#verification[data-result=ok]");
+  const kept = await page.evaluate(() => [
+    JSON.stringify(localStorage), document.cookie, document.documentElement.outerHTML,
+  ]);
+  await page.goto(input.url + "/audit/");
+  await reach("Sign out");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/audit/sign-in");
+  await page.goto(input.url + "/audit/search");
+  await page.waitForURL("**/audit/sign-in");
+  return kept;
+""",
+        url=server.url,
+        token=auditor,
+    )
+    assert visit.complaints == []
+    assert all(auditor not in text for text in visit.value)
+    assert auditor not in server.logs()
+
+
+TAMPERED = {
+    "leaf": ("leaf", "its proof leads elsewhere"),
+    "proof": ("proof", ""),
+    "vkeys": ("vkeys", ""),
+    "keys": ("keys", ""),
+}
+
+
+@pytest.mark.parametrize("part", TAMPERED)
+def test_what_was_tampered_with_is_red(console, part):
+    server, auditor = console
+    visit = run_page(
+        SIGN_IN
+        + """
+  await page.route("**/evidence", async (route) => {
+    const answer = await route.fetch();
+    const evidence = await answer.json();
+    const part = evidence[input.part];
+    const flip = (t, at) => t.slice(0, at) + (t[at] === "A" ? "B" : "A") + t.slice(at + 1);
+    if (input.part === "leaf") evidence.leaf = flip(part, 40);
+    if (input.part === "proof") evidence.proof = flip(part, part.indexOf("index") + 12);
+    if (input.part === "vkeys") evidence.vkeys = [flip(part[0], part[0].length - 5)];
+    if (input.part === "keys") evidence.keys = flip(part, part.indexOf("MCow") + 30);
+    await route.fulfill({ response: answer, json: evidence });
+  });
+  await page.goto(input.url + "/audit/entries/6");
+  await page.waitForSelector("#verification[data-result]");
+  const result = await page.getAttribute("#verification", "data-result");
+  return [result, await page.textContent("#verify-summary")];
+""",
+        url=server.url,
+        token=auditor,
+        part=part,
+    )
+    assert visit.value[0] == "failed"
+    assert visit.value[1].startswith("NOT verified")
+
+
+def test_a_log_that_was_put_back_is_seen_at_the_next_visit(console):
+    """The browser remembers the newest checkpoint, and the key."""
+    server, auditor = console
+    visit = run_page(
+        SIGN_IN
+        + """
+  await page.goto(input.url + "/audit/entries/6");
+  await page.waitForSelector("#verification[data-result=ok]");
+  const evidence = await page.evaluate(
+    async () => (await fetch("/audit/entries/6/evidence")).json(),
+  );
+  await page.evaluate(async ([url, token]) => {
+    for (let n = 0; n < 3; n += 1)
+      await fetch(`${url}/v1/cache/${5000 + n}`, {
+        method: "PUT", body: "x", headers: { authorization: `Bearer ${token}` },
+      });
+  }, [input.url, input.main]);
+  await page.waitForTimeout(2500);
+  await page.reload();
+  await page.waitForSelector("#verification[data-result=ok]");
+  const grown = await page.textContent("#verify-steps");
+  await page.route("**/evidence", (route) => route.fulfill({ json: evidence }));
+  await page.reload();
+  await page.waitForSelector("#verification[data-result=failed]");
+  return [grown, await page.textContent("#verify-steps")];
+""",
+        url=server.url,
+        token=auditor,
+        main=server.token(),
+    )
+    grown, put_back = visit.value
+    assert "the log was only appended to" in grown
+    assert "it was put back" in put_back
+
+
+def test_hostile_text_is_shown_and_does_nothing(console):
+    """Whatever a filter, a policy or a claim holds comes back as text."""
+    server, auditor = console
+    for text in HOSTILE:
+        with server.client() as client:
+            answer = client.get(
+                "/audit/search",
+                params={"subject": text[:200]},
+                headers={"cookie": f"secure_cache_auditor={auditor}"},
+            )
+        assert answer.status_code in {200, 400}
+        assert "<script>fetch" not in answer.text
+        assert "<img src=x" not in answer.text
+        assert "49{%" not in answer.text
+    visit = run_page(
+        SIGN_IN
+        + """
+  let alerts = 0;
+  page.on("dialog", (d) => { alerts += 1; d.dismiss(); });
+  for (const text of input.texts) {
+    const query = new URLSearchParams({ subject: text.slice(0, 200) });
+    await page.goto(input.url + "/audit/search?" + query);
+  }
+  await page.goto(input.url + "/audit/revocations");
+  return [alerts, await page.locator("td b").count()];
+""",
+        url=server.url,
+        token=auditor,
+        texts=HOSTILE,
+    )
+    assert visit.value == [0, 0]
+    assert [c for c in visit.complaints if "status of 40" not in c] == []
+
+
+def test_the_session_is_as_closed_as_it_can_be(console):
+    server, auditor = console
+    with server.client() as client:
+        answer = client.post(
+            "/audit/sign-in", data={"token": auditor}, headers={"origin": server.url}
+        )
+        assert answer.status_code == 303
+        cookie = answer.headers["set-cookie"]
+        for word in ("Secure", "HttpOnly", "SameSite=Strict", "Path=/audit"):
+            assert word in cookie
+        for headers in ({}, {"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
+            refused = client.post("/audit/sign-in", data={"token": auditor}, headers=headers)
+            assert refused.status_code == 403
+            assert auditor not in refused.text
+        developer = server.token(role="developer")
+        refused = client.post(
+            "/audit/sign-in", data={"token": developer}, headers={"origin": server.url}
+        )
+        assert refused.status_code == 403
+        assert "audit: true" in refused.text
+        # The API takes a bearer and never the cookie, so that no other page can ask it.
+        asked = client.get(
+            "/audit/v1/entries", headers={"cookie": f"secure_cache_auditor={auditor}"}
+        )
+        assert asked.status_code == 403
+        for path in (*PAGES, "/audit/sign-in", "/audit/static/console.css"):
+            page = client.get(path, headers={"cookie": f"secure_cache_auditor={auditor}"})
+            policy = page.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert page.headers["referrer-policy"] == "no-referrer"
+    assert auditor not in server.logs()
