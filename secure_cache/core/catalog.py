@@ -41,6 +41,7 @@ _HELD_OVERHEAD_BYTES = 1024
 
 _QUARANTINE_NOTE_BYTES = 4096
 _PUBLISH_ATTEMPTS = 8
+_SUPERSEDED = "superseded"
 
 
 @dataclass(slots=True)
@@ -72,6 +73,14 @@ class Held:
             self._hidden = policy.hides(self.entry, now=now)
             self._judged_by = policy
         return self._hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An entry whose place another has taken, and the line for which it was hidden."""
+
+    entry: Entry
+    line: str
 
 
 class Catalog:
@@ -243,7 +252,7 @@ class Catalog:
         self._telemetry.quarantined()
         return True
 
-    async def publish(self, entry: Entry, record: bytes, policy: Policy) -> Entry | None:
+    async def publish(self, entry: Entry, record: bytes, policy: Policy) -> Replaced | None:
         """Make an entry readable: the step that decides a race.
 
         A record that may not be served today (revoked, of an older epoch, quarantined, damaged)
@@ -252,7 +261,7 @@ class Catalog:
         ours.
 
         Returns:
-            The entry that was replaced, if one could be read.
+            What was replaced, if it could be read.
 
         Raises:
             AlreadyExists: a visible record stands there.
@@ -273,15 +282,15 @@ class Catalog:
             if standing is None:
                 continue
             version, replaced = standing
-            if replaced is not None and replaced.entry_id == entry.entry_id:
+            if replaced is not None and replaced.entry.entry_id == entry.entry_id:
                 return None
             with suppress(VersionMismatch):
                 await self._records.replace(name, record, expected=version)
                 return replaced
         raise Unavailable("the record could not be settled")
 
-    async def _standing(self, ours: Entry, policy: Policy) -> tuple[str, Entry | None] | None:
-        """The version that was judged replaceable, and its entry; None when it has gone.
+    async def _standing(self, ours: Entry, policy: Policy) -> tuple[str, Replaced | None] | None:
+        """The version that was judged replaceable, and what it held; None when it has gone.
 
         The version is the one that was read for the judgement, so that a visible record which
         comes in between is never overwritten.
@@ -294,7 +303,10 @@ class Catalog:
         except CorruptObject:
             return info.version, None
         if held.entry.entry_id == ours.entry_id:
-            return held.version, held.entry
+            return held.version, Replaced(held.entry, "")
         if await self.keeps_its_place(held, policy):
             raise AlreadyExists("a visible record stands there")
-        return held.version, held.entry
+        hidden = held.hidden(policy, self._clock())
+        # None where the clock was moved since that was asked.
+        line = _SUPERSEDED if hidden is None else hidden.line
+        return held.version, Replaced(held.entry, line)

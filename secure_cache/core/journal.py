@@ -94,8 +94,9 @@ class Journal:
     async def quarantined(self, entry: Entry, why: str) -> None:
         await self._try(EntryQuarantined.of(entry, reason=_one_line(why)))
 
-    async def replaced(self, old: Entry, new: Entry) -> None:
-        await self._try(EntryRemoved.of(old, line="superseded", replaced_by=new.entry_id))
+    async def replaced(self, old: Entry, new: Entry, *, line: str) -> None:
+        """`line` is what hid the old one, and so let the new one take its place."""
+        await self._try(EntryRemoved.of(old, line=_one_line(line), replaced_by=new.entry_id))
 
     @staticmethod
     def _policy_took_effect(before: _Version, after: _Version) -> Happening:

@@ -138,7 +138,7 @@ class Put:
             record = join_artifact(record, small)
         replaced = await self._catalog.publish(entry, record, policy)
         if replaced is not None:
-            await self._journal.replaced(replaced, entry)
+            await self._journal.replaced(replaced.entry, entry, line=replaced.line)
         return entry
 
     async def _sign(self, entry: Entry, signer: Signer) -> bytes:

@@ -90,6 +90,25 @@ async def test_a_quarantine_and_a_replacement_are_told():
         assert quarantined.entry_id == first.entry_id
         assert isinstance(removed, EntryRemoved)
         assert (removed.entry_id, removed.replaced_by) == (first.entry_id, second.entry_id)
+        assert removed.line == "quarantine"
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        ("revocations:\n  - { id: r1, match: { tid: bad }, reason: x }\n", "revocation r1"),
+        ("epochs: { 'demo:branch/main': 1 }\n", "epoch of demo:branch/main"),
+    ],
+)
+async def test_what_hid_an_entry_is_told_when_its_key_is_written_again(edit, line):
+    async with cache_world() as world:
+        first = await world.store(world.caller(branch="main", family="bad"), "1", b"first")
+        world.edit(POLICY + edit)
+        second = await world.store(world.caller(branch="main", family="good"), "1", b"second")
+        (removed,) = await told(world)
+
+        assert (removed.entry_id, removed.replaced_by) == (first.entry_id, second.entry_id)
+        assert removed.line == line
 
 
 async def test_a_log_that_is_full_does_not_undo_a_quarantine():
