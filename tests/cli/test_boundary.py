@@ -28,6 +28,7 @@ EXPECTED = {
     errors.Broken: 5,
     errors.CorruptObject: 5,
     errors.LogInconsistent: 5,
+    errors.HistoryChanged: 5,
     errors.StorageForbidden: 4,
     errors.Misconfigured: 2,
     errors.InvalidPolicy: 2,
