@@ -1,0 +1,141 @@
+"""Fetching a log's files from a server that may answer anything, or never."""
+
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from secure_cache.client.log_fetch import LogFetch
+from secure_cache.client.remote import ServerAddress
+from secure_cache.model.errors import Denied, NotFound, SecureCacheError, Unavailable
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def server(answer):
+    """Answers each connection by `answer(stream, head)`, then closes it."""
+
+    async def handle(stream):
+        async with stream:
+            head = await stream.receive()
+            try:
+                await answer(stream, head)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, handle)
+        yield ServerAddress(f"http://127.0.0.1:{port}/log")
+        group.cancel_scope.cancel()
+
+
+def plain(status, body=b"", *headers):
+    async def answer(stream, _head):
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+        await stream.send("\r\n".join(lines).encode() + body)
+
+    return answer
+
+
+async def fetched(answer, path="checkpoint", **options):
+    got = None
+    async with server(answer) as address, LogFetch(address, **options) as fetch:
+        # A task group would wrap what is raised in it.
+        try:
+            got = await fetch(path)
+        except SecureCacheError as error:
+            got = error
+    if isinstance(got, SecureCacheError):
+        raise got
+    return got
+
+
+async def test_a_file_is_fetched_with_the_token():
+    heads = []
+
+    async def answer(stream, head):
+        heads.append(head)
+        await plain("200 OK", b"the note")(stream, head)
+
+    assert await fetched(answer, token="t0ken") == b"the note"
+    assert heads[0].startswith(b"GET /log/checkpoint HTTP/1.1\r\n")
+    assert b"Authorization: Bearer t0ken\r\n" in heads[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("404 Not Found", NotFound),
+        ("410 Gone", NotFound),
+        ("401 Unauthorized", Denied),
+        ("403 Forbidden", Denied),
+        ("500 Internal Server Error", Unavailable),
+        ("501 Not Implemented", Unavailable),
+        ("204 No Content", Unavailable),
+        ("206 Partial Content", Unavailable),
+    ],
+)
+async def test_each_status_says_what_it_means(status, error):
+    with pytest.raises(error):
+        await fetched(plain(status))
+
+
+async def test_another_status_may_mean_that_there_is_nothing():
+    with pytest.raises(NotFound):
+        await fetched(plain("501 Not Implemented"), absent=frozenset({501}))
+
+
+async def test_a_redirect_is_not_followed_and_no_token_goes_there():
+    with pytest.raises(Unavailable, match="302"):
+        await fetched(plain("302 Found", b"", "Location: http://127.0.0.1:9/"), token="t0ken")
+
+
+async def test_an_answer_without_an_end_is_cut_off():
+    async def endless(stream, _head):
+        await stream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await stream.send(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
+
+    with pytest.raises(Unavailable, match="larger than any file of a log"):
+        await fetched(endless)
+
+
+async def test_an_answer_that_swells_is_cut_off():
+    """A few kilobytes that become gigabytes."""
+    import gzip
+
+    body = gzip.compress(b"\0" * (64 << 20))
+    with pytest.raises(Unavailable, match="larger than any file of a log"):
+        await fetched(plain("200 OK", body, "Content-Encoding: gzip"))
+
+
+async def test_an_answer_that_drips_is_not_waited_for():
+    async def drips(stream, _head):
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while True:
+            await stream.send(b"x")
+            await anyio.sleep(0.02)
+
+    with pytest.raises(Unavailable, match=r"no whole answer within 0\.3 s"):
+        await fetched(drips, deadline_seconds=0.3)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", b"SSH-2.0-OpenSSH\r\n"],
+)
+async def test_what_is_no_answer_is_no_file(raw):
+    async def answer(stream, _head):
+        await stream.send(raw)
+
+    with pytest.raises(Unavailable):
+        await fetched(answer)
+
+
+async def test_nobody_there_is_said():
+    async with LogFetch(ServerAddress("http://127.0.0.1:9/log")) as fetch:
+        with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
+            await fetch("checkpoint")
