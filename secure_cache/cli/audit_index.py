@@ -11,7 +11,7 @@ from secure_cache.audit.index import AuditIndex, remove_index
 from secure_cache.cli.audit_query import Progress
 from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.options import config_option, json_option, print_json, read_settings
-from secure_cache.client.mirror_folder import INDEX
+from secure_cache.client.mirror_folder import INDEX, read_pins
 from secure_cache.compose.audit_offline import offline_audit, offline_index_path
 from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.compose.mirroring import check_mirror_index
@@ -59,6 +59,9 @@ def check_index(
         if path is not None:
             raise click.UsageError("--mirror stands alone: it has its own index")
         file, remedy = mirror / INDEX, f"`secure-cache audit mirror {mirror} --repair`"
+        read_pins(mirror)
+        if not file.exists():
+            raise Misconfigured(f"{file} is not there: `secure-cache audit query` makes it")
         findings, size = anyio.run(_check_mirrored, mirror, with_log)
     else:
         settings, remedy = read_settings(config), "`secure-cache audit index rebuild`"

@@ -107,13 +107,13 @@ async def check_mirror_index(
     folder: Path, source: LogSource, *, with_log: bool
 ) -> tuple[list[MirrorProblem], int]:
     """What is wrong in a mirror's index, and how many entries it has; with the log, also each row
-    against its entry. That it is behind is nothing wrong: whoever asks it brings it up to date.
+    against its entry. That it is behind, or gone, is nothing wrong: whoever asks makes it.
 
     Raises: LogInconsistent: the mirror's files are damaged.
     """
     path = folder / INDEX
     if not path.exists():
-        return [MirrorProblem(INDEX, "is not there", _REBUILD)], 0
+        return [], 0
     try:
         index = await anyio.to_thread.run_sync(open_index, path)
         try:
