@@ -53,12 +53,12 @@ def verify_statement(envelope: bytes, ring: KeyRing) -> VerifiedStatement:
     Raises:
         CorruptObject: any step fails.
     """
-    payload, _ = _signed_payload(envelope, ring)
+    payload, key = _signed_payload(envelope, ring)
     kind = _predicate_type(payload)
     if kind == ENTRY_PREDICATE:
-        return _verify_any_entry(envelope, ring)
+        return _entry_of(payload, key, envelope)
     if kind == EVENT_PREDICATE:
-        return verify_event(envelope, ring)
+        return _event_of(payload, key, envelope)
     raise CorruptObject("a signed statement of a type that this version does not know")
 
 
@@ -74,7 +74,7 @@ def verify_entry(
         CorruptObject: any step fails.
     """
     # 1-4. signed by us, in time, and an entry: a signed event is none
-    verified = _verify_any_entry(envelope, ring)
+    verified = _entry_of(*_signed_payload(envelope, ring), envelope)
     # 5. for this project and namespace: a record copied to another place stays worthless
     if verified.entry.namespace != namespace:
         raise CorruptObject("the entry was signed for another namespace")
@@ -90,10 +90,7 @@ def verify_event(envelope: bytes, ring: KeyRing) -> VerifiedEvent:
     Raises:
         CorruptObject: any step fails, or it states an entry.
     """
-    payload, key = _signed_payload(envelope, ring)
-    event = parse_event(payload)
-    key.require_valid_at(event.at)
-    return VerifiedEvent(event, key.keyid, envelope)
+    return _event_of(*_signed_payload(envelope, ring), envelope)
 
 
 def check_chunk_list(entry: Entry, chunks: bytes) -> None:
@@ -122,13 +119,18 @@ def _signed_payload(envelope: bytes, ring: KeyRing) -> tuple[bytes, PublicKey]:
     return parsed.unverified_payload, key
 
 
-def _verify_any_entry(envelope: bytes, ring: KeyRing) -> VerifiedEntry:
-    payload, key = _signed_payload(envelope, ring)
+def _entry_of(payload: bytes, key: PublicKey, envelope: bytes) -> VerifiedEntry:
     # 3. an entry, in its one spelling
     entry = parse_statement(payload)
     # 4. the key was in its time when the statement says that it was made
     key.require_valid_at(entry.stored_at)
     return VerifiedEntry(entry, key.keyid, envelope)
+
+
+def _event_of(payload: bytes, key: PublicKey, envelope: bytes) -> VerifiedEvent:
+    event = parse_event(payload)
+    key.require_valid_at(event.at)
+    return VerifiedEvent(event, key.keyid, envelope)
 
 
 def _predicate_type(payload: bytes) -> object:
