@@ -17,6 +17,7 @@ class _Audit(LazyGroup):
         ),
         "compare": Lazy("secure_cache.cli.audit_compare", "Does one checkpoint continue another?"),
         "impact": Lazy("secure_cache.cli.audit_impact", "What a revocation would hide."),
+        "monitor": Lazy("secure_cache.cli.audit_monitor", "Tell what is unexpected in the log."),
         "mirror": Lazy("secure_cache.cli.audit_mirror", "Copy the log, and verify all of it."),
         "index": Lazy("secure_cache.cli.audit_index", "Check an audit index, or make it anew."),
     }

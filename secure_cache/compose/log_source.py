@@ -31,10 +31,10 @@ from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
 from secure_cache.storage import layout
-from secure_cache.tlog.fetched import CHECKPOINT, FetchedLog, Trust
+from secure_cache.tlog.fetched import CHECKPOINT, FetchedLog, Trust, require_follows
 from secure_cache.tlog.note import Ed25519Verifier, Verifier
 from secure_cache.tlog.ports import VerifiedLog
-from secure_cache.tlog.reader import Fetch, store_fetch
+from secure_cache.tlog.reader import Fetch, TreeReader, store_fetch
 from secure_cache.tlog.witness_policy import WitnessPolicy
 
 MAX_POLICY_TEXT_BYTES = 1 << 20
@@ -86,6 +86,15 @@ class LogSource:
     ring_for: Callable[[str], Awaitable[bytes]]
     ring: Callable[[], Awaitable[KeyRing]]
     policy_text: Callable[[str], Awaitable[bytes]]
+
+    async def must_follow(self, last: bytes) -> None:
+        """Check that the log leads on from a signed checkpoint that was seen before.
+
+        Raises: HistoryChanged, LogInconsistent, StorageUnavailable.
+        """
+        note = await self.fetch(CHECKPOINT)
+        tree = TreeReader(self.fetch, self.trust.open_last(note))
+        await require_follows(last, note, tree, self.trust)
 
     @property
     def verifiers(self) -> tuple[Verifier, ...]:

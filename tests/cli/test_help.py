@@ -52,6 +52,7 @@ def test_the_commands_are_those_of_the_contract():
         "audit verify",
         "audit compare",
         "audit impact",
+        "audit monitor",
         "audit mirror",
         "audit index check",
         "audit index rebuild",

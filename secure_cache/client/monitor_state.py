@@ -1,0 +1,82 @@
+"""How far a monitor has come: one file, and its lock."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from secure_cache.client.log_folder import read_bounded
+from secure_cache.client.mirror_folder import put
+from secure_cache.model.errors import CorruptObject, Misconfigured, NotFound, Unavailable
+
+_MAX_BYTES = 1 << 20
+
+
+class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file.
+
+    Attributes:
+        v: 1.
+        origin: the log's name.
+        vkeys: its keys, as they were at the first run.
+        note: the newest signed checkpoint that was seen.
+        next: the first entry that was not judged, or whose alerts may not have arrived.
+    """
+
+    v: int
+    origin: str
+    vkeys: tuple[str, ...]
+    note: str
+    next: int
+
+
+class StateFile:
+    """The state, while no other monitor has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> MonitorState | None:
+        """None before the first run. Raises: CorruptObject."""
+        try:
+            data = read_bounded(self.path, _MAX_BYTES)
+        except NotFound:
+            return None
+        try:
+            state = msgspec.json.decode(data, type=MonitorState)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CorruptObject(self._damaged(str(error))) from error
+        if state.v != 1 or state.next < 0 or not state.vkeys:
+            raise CorruptObject(self._damaged("not of this version"))
+        return state
+
+    def write(self, state: MonitorState) -> None:
+        """Whole and durable, or not at all. Raises: StorageUnavailable."""
+        put(self.path, msgspec.json.format(msgspec.json.encode(state), indent=2) + b"\n")
+
+    def _damaged(self, why: str) -> str:
+        return (
+            f"{self.path} is damaged ({why}): move it away, and begin anew with --from start, so"
+            " that nothing is passed over"
+        )
+
+
+@contextmanager
+def opened_state(path: Path) -> Iterator[StateFile]:
+    """Raises: Misconfigured: no such folder; Unavailable: another monitor is at work."""
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(f"{lock}: cannot be used ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable(f"{path}: another monitor is at work with it") from error
+        yield StateFile(path)
+    finally:
+        os.close(fd)

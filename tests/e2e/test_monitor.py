@@ -1,0 +1,220 @@
+"""`audit monitor` over a real server: what is unexpected is told once, and nothing is lost."""
+
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import threading
+
+import pytest
+from world.server import Server, cli, command, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+RULES = """
+version: 1
+expect:
+  - name: main
+    issuer: self
+    project: demo
+    namespace: "demo:branch/main"
+    tier: trusted
+    claims: { prj: demo }
+  - { name: pull requests, issuer: self, namespace: "demo:pr/*", tier: contributor }
+max_age: 1d
+"""
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    answers: list[int] = []  # noqa: RUF012 - of the test
+    taken: list[tuple[dict, bytes]] = []  # noqa: RUF012 - of the test
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.answers.pop(0) if self.answers else 204
+        if status < 300:
+            self.taken.append((dict(self.headers), body))
+        self.send_response(status)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hook():
+    Hook.answers, Hook.taken = [], []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/secret-path"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Server(
+        tmp_path / "server", environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}
+    ).start()
+    yield made
+    made.kill9()
+
+
+class Watching:
+    def __init__(self, server, folder):
+        self.server, self.folder = server, folder
+        self.rules, self.state = folder / "rules.yaml", folder / "state.json"
+        self.rules.write_text(RULES)
+        self.token = server.token(role="auditor")
+
+    def __call__(self, *arguments, **environment):
+        return subprocess.run(
+            [
+                command(),
+                "audit",
+                "monitor",
+                str(self.rules),
+                "--state",
+                str(self.state),
+                *arguments,
+            ],
+            env=os.environ
+            | {"SECURE_CACHE_TOKEN": self.token, "SECURE_CACHE_SERVER": self.server.url}
+            | environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def alerts(self, *arguments, code, **environment):
+        done = self(*arguments, **environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def monitor(server, tmp_path):
+    return Watching(server, tmp_path)
+
+
+def store(server, token, *keys):
+    before = server.checkpoint()[0]
+    for key in keys:
+        assert server.put(token, key, b"x").status_code == 200
+    wait_until(lambda: server.checkpoint()[0] >= before + len(keys), "the log")
+
+
+def test_what_nobody_expects_is_told_once(server, monitor):
+    store(server, server.token(), "1")
+    assert monitor.alerts("--from", "start", code=1)[-1]["alert"] in {
+        "policy-changed",
+        "keys-changed",
+    }
+    assert monitor.alerts(code=0) == []
+    store(server, server.token(), "2")
+    store(server, server.token(pr=7), "2")
+    assert monitor.alerts(code=0) == []
+
+    store(server, server.token(branch="feature"), "3")
+    (alert,) = monitor.alerts(code=1)
+    assert alert["alert"] == "unexpected-writer"
+    assert alert["severity"] == "alarm"
+    assert alert["entry"]["namespace"] == "demo:branch/feature"
+    assert monitor.alerts(code=0) == []
+
+    server.revoke(run_id="99")
+    assert cli("keys", "rotate", "--config", server.config).returncode == 0
+    size = server.checkpoint()[0]
+    wait_until(lambda: server.checkpoint()[0] >= size + 1, "the events")
+    seen = set()
+
+    def both():
+        done = monitor()
+        seen.update(json.loads(line)["alert"] for line in done.stdout.splitlines())
+        return {"policy-changed", "keys-changed"} <= seen
+
+    wait_until(both, "the changes to be told", 30)
+
+
+def test_a_log_that_was_put_back_is_an_alarm_and_evidence(server, monitor):
+    store(server, server.token(), "1")
+    server.stop()
+    shutil.copytree(server.data, monitor.folder / "yesterday")
+    server.start()
+    store(server, server.token(), "2", "3", "4")
+    assert monitor.alerts(code=0) == []
+    server.stop()
+    shutil.rmtree(server.data)
+    shutil.copytree(monitor.folder / "yesterday", server.data)
+    server.start()
+    (alert,) = monitor.alerts(code=5)
+    assert alert["alert"] == "history-changed"
+    evidence = monitor.folder / "state.json.evidence"
+    assert (evidence / "older.checkpoint").exists()
+    store(server, server.token(), "5", "6", "7", "8", "9")
+    (alert,) = monitor.alerts(code=5)
+    assert "contradict" in alert["sentence"]
+    assert (evidence / "contradiction.json").exists()
+
+
+def test_a_webhook_gets_each_alert_or_it_is_told_again(server, monitor, hook):
+    store(server, server.token(), "1")
+    monitor.alerts(code=0)
+    store(server, server.token(branch="feature"), "3")
+    environment = {
+        "SECURE_CACHE_MONITOR_WEBHOOK": hook,
+        "SECURE_CACHE_MONITOR_SECRET": "between us",
+    }
+    # Refused, then moved: neither counts as taken, and no redirect is followed.
+    for status in (403, 302):
+        Hook.answers[:] = [status]
+        done = monitor(**environment)
+        assert done.returncode == 3, done.stderr
+        assert "secret-path" not in done.stdout + done.stderr
+    assert Hook.taken == []
+    # A hiccup is tried again.
+    Hook.answers[:] = [503]
+    (alert,) = monitor.alerts(code=1, **environment)
+    ((headers, body),) = Hook.taken
+    assert json.loads(body)["alerts"] == [alert]
+    code = hmac.new(b"between us", body, hashlib.sha256).hexdigest()
+    assert headers["X-Secure-Cache-Signature"] == f"sha256={code}"
+    assert monitor.alerts(code=0, **environment) == []
+
+
+def test_over_its_stores_it_is_the_same(server, monitor):
+    store(server, server.token(), "1")
+    store(server, server.token(branch="feature"), "3")
+    by_server = monitor.alerts("--from", "start", code=1)
+    monitor.state.unlink()
+    assert monitor.alerts("--from", "start", "--store", str(server.config), code=1) == by_server
+
+
+def test_mistakes_say_what_is_wrong(server, monitor):
+    store(server, server.token(), "1")
+    monitor.alerts(code=0)
+    state = monitor.state.read_text()
+    monitor.state.write_text(state[:-20])
+    done = monitor()
+    assert done.returncode == 5
+    assert "--from start" in done.stderr
+    monitor.state.write_text(state)
+    monitor.rules.write_text(RULES.replace("tier: trusted", "teir: trusted"))
+    done = monitor()
+    assert done.returncode == 2
+    assert "rules.yaml:" in done.stderr
+    monitor.rules.write_text(RULES + "ignore: [everything]\n")
+    done = monitor()
+    assert done.returncode == 2
+    assert "unexpected-writer" in done.stderr
+    monitor.rules.write_text(RULES)
+    server.stop()
+    assert monitor().returncode == 3
