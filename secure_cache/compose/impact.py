@@ -25,7 +25,13 @@ from secure_cache.policy.decision import Hidden
 from secure_cache.policy.lines import line_of
 from secure_cache.policy.loader import load_yaml
 from secure_cache.provenance.dsse import Envelope
-from secure_cache.provenance.event import EntryQuarantined, EntryRemoved, Event
+from secure_cache.provenance.event import (
+    EntryQuarantined,
+    EntryRemoved,
+    Event,
+    Happening,
+    PolicyTookEffect,
+)
 from secure_cache.provenance.event_statement import EVENT_PREDICATE
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.provenance.verify import verify_statement
@@ -63,7 +69,7 @@ async def impact_of(
         log, ring = policies.source.log, await policies.source.ring()
         size = (await log.published()).size
         result, batch = Impact(), list[tuple[int, bytes]]()
-        with _Judging(what.question, ring) as judging:
+        with Judging(what.question, ring) as judging:
 
             async def look() -> None:
                 await anyio.to_thread.run_sync(judging.look, list(batch))
@@ -77,13 +83,14 @@ async def impact_of(
                 if len(batch) == _BATCH:
                     await look()
             await look()
+            judging.require_newest_policy(what.policy_event)
             for hit in judging.hits():
                 result.add(hit)
                 tell(hit)
         return result
 
 
-class _Judging(AbstractContextManager["_Judging"]):
+class Judging(AbstractContextManager["Judging"]):
     """Entries in the order of the log. What was found waits in a file until its end: only later
     entries say whether an earlier one is still served at all."""
 
@@ -94,6 +101,7 @@ class _Judging(AbstractContextManager["_Judging"]):
         self._needles = None if revocations is None else Needles.of(revocations)
         self._found = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - ended by __exit__
         self._gone: set[str] = set()
+        self._newest_policy = 0
 
     def __exit__(
         self,
@@ -112,16 +120,33 @@ class _Judging(AbstractContextManager["_Judging"]):
                 hit = self._question.ask(index, statement)
                 if hit is not None:
                     self._keep(hit if self._is_ours(leaf) else hit.not_served())
-            elif isinstance(statement, Event) and isinstance(
-                statement.what, EntryRemoved | EntryQuarantined
-            ):
-                self._gone.add(statement.what.entry_id)
+            elif isinstance(statement, Event):
+                self._note(index, statement.what)
+
+    def require_newest_policy(self, index: int) -> None:
+        """Which policy is in force was somebody's word; by now the whole log was read.
+
+        Raises:
+            LogInconsistent: it was not the newest.
+        """
+        if self._newest_policy > index:
+            raise LogInconsistent(
+                f"entry {self._newest_policy} is a policy that is newer than the one of entry"
+                f" {index}, which was said to be in force: run this again; if it stays, the index"
+                " hides an entry"
+            )
 
     def hits(self) -> Iterator[Hit]:
         self._found.seek(0)
         for line in self._found:
             hit = msgspec.json.decode(line, type=Hit)
             yield hit.not_served() if hit.entry_id in self._gone else hit
+
+    def _note(self, index: int, what: Happening) -> None:
+        if isinstance(what, EntryRemoved | EntryQuarantined):
+            self._gone.add(what.entry_id)
+        elif isinstance(what, PolicyTookEffect):
+            self._newest_policy = index
 
     def _is_worth_reading(self, leaf: bytes) -> bool:
         if self._needles is None:

@@ -43,9 +43,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The question, and what lint has to say about a file of revocations."""
+    """The question, and what belongs to it.
+
+    Attributes:
+        policy_event: the entry of the log that put the policy in force.
+        warnings: what lint has to say about a file of revocations.
+    """
 
     question: Question
+    policy_event: int
     warnings: tuple[Finding, ...] = ()
 
 
@@ -58,23 +64,20 @@ async def ask_about(change: Change, policies: PolicyLog, *, clock: Clock) -> Ask
             proved.
     """
     now = clock()
-    today = await _in_force(policies, now)
-    if change.policy is not None:
-        then = load_policy(change.policy, clock)
-        return Asked(Question.about(today, then, _chosen(change, then), now=now))
-    if change.revocation is None:
-        raise Malformed("neither a policy nor a revocation")
-    then, warnings = with_revocations(today, Path(change.revocation), now=now)
-    return Asked(Question.about(today, then, then.tables.revocations, now=now), warnings)
-
-
-async def _in_force(policies: PolicyLog, now: float) -> CompiledPolicy:
     events = policies.proved.events
     if not events:
         raise LogInconsistent("the log names no policy that is in force")
-    sha256 = events[-1].sha256
+    sha256, index = events[-1].sha256, events[-1].index
     text = await policies.source.policy_text(sha256)
-    return read_past_policy(text, name=f"policy {sha256}", presets=load_presets(), now=now)
+    today = read_past_policy(text, name=f"policy {sha256}", presets=load_presets(), now=now)
+    if change.policy is not None:
+        then = load_policy(change.policy, clock)
+        return Asked(Question.about(today, then, _chosen(change, then), now=now), index)
+    if change.revocation is None:
+        raise Malformed("neither a policy nor a revocation")
+    then, warnings = with_revocations(today, Path(change.revocation), now=now)
+    question = Question.about(today, then, then.tables.revocations, now=now)
+    return Asked(question, index, warnings)
 
 
 def _chosen(change: Change, then: CompiledPolicy) -> tuple[Revocation, ...] | None:
