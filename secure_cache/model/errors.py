@@ -238,7 +238,9 @@ class HistoryChanged(LogInconsistent):
     code = "history-changed"
     title = "the transparency log's history was changed"
 
-    def __init__(self, text: str, *, older: bytes, newer: bytes, proof: bytes | None) -> None:
+    def __init__(
+        self, text: str, *, older: bytes = b"", newer: bytes = b"", proof: bytes | None = None
+    ) -> None:
         super().__init__(text)
         self.older = older
         self.newer = newer
