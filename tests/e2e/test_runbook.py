@@ -21,6 +21,8 @@ from interop.go_tool import go_tool, run_tool
 from world.server import Server, command, wait_until
 from world.workers import a_client_of_each_worker, worker_of
 
+from secure_cache.policy.loader import load_yaml
+
 pytestmark = [pytest.mark.every_storage, pytest.mark.slow, pytest.mark.timeout(240)]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "incident-runbook.md"
@@ -308,6 +310,19 @@ def tell_the_story(site: Site, keys: list[str]) -> None:
         assert removed["entry_id"] == stored[0]["entry_id"]
         assert removed["detail"]["line"] == "revocation incident-1"
         assert removed["detail"]["replaced_by"] == stored[1]["entry_id"]
+
+
+def test_a_hostile_name_stays_a_text_of_the_revocation(tmp_path):
+    name = """x' }, reason: "y" }, { id: "z" # $(touch owned) `touch owned` | \\ \n- é \u202e\U0001f600"""
+    entry = {"issuer": "ci", "subject": name}
+    (tmp_path / "entry.json").write_text(json.dumps({"entry": entry}))
+    written = BLOCKS["4"].partition("secure-cache")[0]
+    subprocess.run(["bash", "-euc", written], cwd=tmp_path, check=True, timeout=30)
+
+    node = load_yaml((tmp_path / "incident-1.yaml").read_bytes(), name="incident-1.yaml")
+    match = node.items[0].find("match")[1]
+    assert match.find("subject")[1].value == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["entry.json", "incident-1.yaml"]
 
 
 def test_every_step_with_commands_is_done_here():
