@@ -88,9 +88,12 @@ async def test_a_rule_without_read_hides_secrets_baked_into_trusted_artifacts(ap
         assert (await world.get(None, "1")).status_code == 404
 
 
-OPEN = {"/healthz", "/readyz", "/metrics", "/log/checkpoint", "/log/vkeys", "/v1/whoami"}
+OPEN = {
+    "/healthz", "/readyz", "/metrics", "/log/checkpoint", "/log/vkeys", "/log/keys", "/v1/whoami",
+    "/audit/sign-in",
+}  # fmt: skip
 CLOSED = (
-    "/", "/admin", "/debug", "/console", "/audit/", "/audit/v1/entries", "/v1/cache", "/v1/cache/",
+    "/", "/admin", "/debug", "/console", "/audit/v1/entries", "/v1/cache", "/v1/cache/",
     "/log/", "/log/tile/0/000", "/log/tile/0/000.p/1", "/log/tile/entries/000.p/1", "/log/head",
     "/log/pending", "/keys", "/keys/log.key", "/policy.yaml", "/secure-cache.toml", "/data",
     "/.git/config", "/v1", "/v1/token", "/v1/cache/../../keys/log.key",
@@ -107,6 +110,11 @@ async def test_what_is_open_without_a_token(app_world):
             answer = await world.request("GET", path)
             assert answer.status_code in {401, 403, 404, 405}, path
             assert "PRIVATE" not in answer.text
+        for path in ("/audit/", "/audit/entries/0", "/audit/policies"):
+            answer = await world.request("GET", path)
+            assert (answer.status_code, answer.content) == (303, b""), path
+            assert answer.headers["location"] == "/audit/sign-in"
+        assert "PRIVATE" not in (await world.request("GET", "/log/keys")).text
         await world.server._parts.log.flush()
         size = int((await world.request("GET", "/log/checkpoint")).text.split("\n")[1])
         tiles = [f"/log/tile/{kind}/000.p/{size}" for kind in ("0", "entries")]
