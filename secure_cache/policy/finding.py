@@ -54,6 +54,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W09": "a claim that the provider is not known to send",
         "W10": "every token of an issuer belongs to one project",
         "W11": "a revocation of all that an issuer, a project or a rule ever writes",
+        "W12": "an id or a hash in a revocation that no token can have",
     }
 )
 

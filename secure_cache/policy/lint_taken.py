@@ -25,6 +25,8 @@ _WIDE = frozenset({"issuer", "project", "rule"})
 """What many writers have in common."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_NUMBER = re.compile(r"[0-9]+")
 _PUBLIC_READ = "public-read"
 
 
@@ -173,7 +175,7 @@ def _lint_facts(
     report: Report,
     path: tuple[Step, ...],
 ) -> None:
-    """W09: no issuer that it speaks of has such a fact in its tokens."""
+    """W09: no issuer that it speaks of has such a fact in its tokens; W12: or not this one."""
     named = revocation.match.issuer
     issuers = document.issuers if named is UNSET else any_of(named)
     asked = _presets_of(document, issuers, presets)
@@ -188,6 +190,19 @@ def _lint_facts(
         if not known:
             what = f"no token that this speaks of has a {fact}"
             report.add("W09", what, "match by namespace, rule or jti_sha256", *path, fact)
+        elif not any(preset.mappable for preset in asked):
+            _lint_ids(fact, revocation, report, (*path, fact))
+
+
+def _lint_ids(
+    fact: str, revocation: RevocationDocument, report: Report, path: tuple[Step, ...]
+) -> None:
+    """W12: a name, or the beginning of a hash, where providers have a number or the whole."""
+    whole, what = (_COMMIT, "hash") if fact == "commit" else (_NUMBER, "number")
+    for value in sorted(any_of(getattr(revocation.match, fact))):
+        if whole.fullmatch(value) is None:
+            found = f"no token has the {fact} {show(value)}, so this takes nothing back"
+            report.add("W12", found, f"write the whole {what}, as the entry has it", *path)
 
 
 def _lint_form(

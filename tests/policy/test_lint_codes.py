@@ -234,6 +234,9 @@ FIRES = [
     ("E15", [issuer("preset: generic; iss: ci; jwks_file: k; trusted_events: [push]")]),
     ("E15", [issuer("preset: generic; iss: ci; jwks_file: k; claims: { event: e }")]),
     ("W11", [revocation("{ project: mono, rule: main }")]),
+    ("W12", [revocation("{ actor_id: octocat }")]),
+    ("W12", [revocation('{ repository_id: "acme/mono" }')]),
+    ("W12", [revocation('{ commit: "0123abc" }')]),
     (
         "W10",
         [
