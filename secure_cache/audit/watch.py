@@ -71,12 +71,19 @@ class Watch:
         self._rules = rules
         self._ring = ring
         self._policies = set(policies)
+        self._announced: str | None = None
+
+    @property
+    def announced(self) -> str | None:
+        """Digest of the key ring that was announced last among the entries that were judged."""
+        return self._announced
 
     def judge(self, index: int, leaf: bytes) -> list[Alert]:
         """The alerts of one entry. Raises nothing, whatever the leaf is."""
         statement = statement_of(leaf)
         facts = row_document(read_leaf(index, leaf))
         found: list[Alert] = []
+        signed = False
         if statement is None:
             what = "is no statement of this project: somebody else can append to the log"
             found.append(
@@ -84,10 +91,16 @@ class Watch:
             )
         else:
             found += self._signature(index, leaf, facts)
+            signed = not found
         if isinstance(statement, Entry):
             found += self._entry(index, statement, facts)
         elif isinstance(statement, Event):
             found += self._event(index, statement, facts)
+            # What nobody of ours has signed announces nothing.
+            if signed and isinstance(statement.what, PolicyTookEffect):
+                self._policies.add(str(statement.what.sha256))
+            if signed and isinstance(statement.what, KeysChanged):
+                self._announced = str(statement.what.ring)
         return [alert for alert in found if alert.alert not in self._rules.ignored]
 
     def _signature(self, index: int, leaf: bytes, facts: dict[str, Any]) -> list[Alert]:
@@ -116,7 +129,6 @@ class Watch:
     def _event(self, index: int, event: Event, facts: dict[str, Any]) -> list[Alert]:
         match event.what:
             case PolicyTookEffect(sha256=sha256, number=number):
-                self._policies.add(str(sha256))
                 text = f"Policy number {number} took effect with entry {index}: {sha256}."
                 return [Alert("policy-changed", Severity.NOTICE, text, index, facts)]
             case KeysChanged(added=added, retired=retired, revoked=revoked):

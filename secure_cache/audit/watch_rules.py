@@ -28,6 +28,7 @@ class ExpectDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: _Text
     issuer: _AnyOf
+    iss: _AnyOf | UnsetType = UNSET
     project: _AnyOf | UnsetType = UNSET
     tier: _AnyOf | UnsetType = UNSET
     namespace: _AnyOf | UnsetType = UNSET
@@ -153,12 +154,13 @@ CODES = frozenset(
 )
 """Stable: scripts match on them."""
 
-_FACTS = ("issuer", "project", "tier", "namespace", "subject", "rule")
+_FACTS = ("issuer", "iss", "project", "tier", "namespace", "subject", "rule")
 
 
 def _facts(entry: Entry) -> dict[str, str]:
     return {
         "issuer": entry.writer.issuer,
+        "iss": entry.writer.iss,
         "project": entry.namespace.project,
         "tier": str(entry.tier),
         "namespace": str(entry.namespace),

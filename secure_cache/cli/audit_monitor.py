@@ -1,6 +1,7 @@
 """`secure-cache audit monitor`."""
 
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,8 @@ def monitor_command(
 
 def _follow(once: Any, seconds: int, file: StateFile) -> int:
     note(f"Looking every {seconds} s; the state is in {file.path}.")
+    # Between two looks, or in the midst of one: the state on disk is whole at any time.
+    signal.signal(signal.SIGTERM, _stop)
     while True:
         try:
             found: Looked = anyio.run(once)
@@ -82,6 +85,10 @@ def _follow(once: Any, seconds: int, file: StateFile) -> int:
             if found.broken:
                 return Exit.INTEGRITY
         time.sleep(seconds)
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(Exit.OK)
 
 
 def _code(found: Looked) -> int:

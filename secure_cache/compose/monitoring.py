@@ -1,6 +1,7 @@
 """One look of the monitor at a log."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
 from secure_cache.compose.policy_log import open_policy_log
 from secure_cache.model.clock import Clock, rfc3339
 from secure_cache.model.entry import Entry
-from secure_cache.model.errors import HistoryChanged, LogInconsistent
+from secure_cache.model.errors import (
+    CorruptObject,
+    HistoryChanged,
+    LogInconsistent,
+    Unavailable,
+)
 from secure_cache.provenance.event import Event
 from secure_cache.tlog.cosignature import cosignature_time
 from secure_cache.tlog.fetched import CHECKPOINT
@@ -88,7 +94,9 @@ async def look(
         except HistoryChanged as error:
             kept = _keep(file.path, error)
             text = f"{error}. Both signed checkpoints are in {kept}."
-            deliver([Alert("history-changed", Severity.ALARM, text).document()])
+            # A webhook that is down must not make an outage of the loudest alarm that there is.
+            with suppress(Unavailable):
+                deliver([Alert("history-changed", Severity.ALARM, text).document()])
             return Looked(0, 1, broken=True, pinned=source.pinned)
         if state is None:
             keys = tuple(str(key) for key in source.verifiers)
@@ -96,9 +104,19 @@ async def look(
             state = MonitorState(v=1, origin=source.origin, vkeys=keys, note="", next=first)
         state = msgspec.structs.replace(state, note=(await source.log.checkpoint_note()).decode())
         known = await _policies(place, clock, state.next)
-        watch = Watch(rules, await source.ring(), known)
+        if state.next > size and last is not None:
+            raise CorruptObject(f"{file.path} says that more was judged than the log has")
+        ring = await source.ring()
+        watch = Watch(rules, ring, known)
         judged = size - min(state.next, size)
         told = await _judge_new(source.log.entries(state.next, size), watch, state, file, deliver)
+        if place.keys is None and watch.announced not in {None, str(ring.digest)}:
+            # A key that was revoked there may still count here: all of it is judged again.
+            file.write(state)
+            raise LogInconsistent(
+                "the log announces other keys than the place gives: if they were changed just now,"
+                " look again; else it hides them"
+            )
         stale = await _stale(source, rules, size, clock())
         if stale is not None:
             deliver([stale.document()])

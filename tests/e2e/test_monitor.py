@@ -160,7 +160,8 @@ def test_a_log_that_was_put_back_is_an_alarm_and_evidence(server, monitor):
     evidence = monitor.folder / "state.json.evidence"
     assert (evidence / "older.checkpoint").exists()
     store(server, server.token(), "5", "6", "7", "8", "9")
-    (alert,) = monitor.alerts(code=5)
+    # A webhook that is down makes no outage of it.
+    (alert,) = monitor.alerts(code=5, SECURE_CACHE_MONITOR_WEBHOOK="http://127.0.0.1:9/x")
     assert "contradict" in alert["sentence"]
     assert (evidence / "contradiction.json").exists()
 
@@ -190,6 +191,30 @@ def test_a_webhook_gets_each_alert_or_it_is_told_again(server, monitor, hook):
     assert monitor.alerts(code=0, **environment) == []
 
 
+def test_a_follower_goes_on_and_ends_when_it_is_told_to(server, monitor):
+    store(server, server.token(), "1")
+    monitor.alerts(code=0)
+    process = subprocess.Popen(
+        [
+            *(command(), "audit", "monitor", str(monitor.rules)),
+            *("--state", str(monitor.state), "--follow", "1s"),
+        ],
+        env=os.environ | {"SECURE_CACHE_TOKEN": monitor.token, "SECURE_CACHE_SERVER": server.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        store(server, server.token(branch="feature"), "3")
+        assert json.loads(process.stdout.readline())["alert"] == "unexpected-writer"
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
 def test_over_its_stores_it_is_the_same(server, monitor):
     store(server, server.token(), "1")
     store(server, server.token(branch="feature"), "3")
@@ -206,6 +231,9 @@ def test_mistakes_say_what_is_wrong(server, monitor):
     done = monitor()
     assert done.returncode == 5
     assert "--from start" in done.stderr
+    more = json.loads(state) | {"next": 10**6}
+    monitor.state.write_text(json.dumps(more))
+    assert monitor().returncode == 5
     monitor.state.write_text(state)
     monitor.rules.write_text(RULES.replace("tier: trusted", "teir: trusted"))
     done = monitor()

@@ -313,7 +313,10 @@ def tell_the_story(site: Site, keys: list[str]) -> None:
 
 
 def test_a_hostile_name_stays_a_text_of_the_revocation(tmp_path):
-    name = """x' }, reason: "y" }, { id: "z" # $(touch owned) `touch owned` | \\ \n- é \u202e\U0001f600"""
+    name = (
+        """x' }, reason: "y" }, { id: "z" # $(touch owned) `touch owned` |"""
+        " \\ \n- é \u202e\U0001f600"
+    )
     entry = {"issuer": "ci", "subject": name}
     (tmp_path / "entry.json").write_text(json.dumps({"entry": entry}))
     written = BLOCKS["4"].partition("secure-cache")[0]
