@@ -4,6 +4,7 @@ import time
 
 import httpx
 
+from secure_cache.client.body import ACCEPTED, BoundedBody
 from secure_cache.model.errors import Unavailable
 
 MAX_ANSWER_BYTES = 65_536
@@ -13,7 +14,11 @@ _STEP_SECONDS = 10.0
 
 def new_client() -> httpx.Client:
     """Follows no redirect: a token goes where it was meant to go, or nowhere."""
-    return httpx.Client(timeout=httpx.Timeout(_STEP_SECONDS), follow_redirects=False)
+    return httpx.Client(
+        timeout=httpx.Timeout(_STEP_SECONDS),
+        follow_redirects=False,
+        headers={"Accept-Encoding": ACCEPTED},
+    )
 
 
 def read_answer(
@@ -26,23 +31,21 @@ def read_answer(
     """Send, and read status and body.
 
     Raises:
-        Unavailable: no answer, not in time, or more than `max_bytes`. Names the host, and
+        Unavailable: no answer, not in time, too large, or packed oddly. Names the host, and
             nothing that was sent.
     """
     host = request.url.host
     end = time.monotonic() + deadline_seconds
-    body = bytearray()
     try:
         response = client.send(request, stream=True)
         try:
-            for part in response.iter_bytes():
-                body += part
-                if len(body) > max_bytes:
-                    raise Unavailable(f"{host} sent more than {max_bytes} bytes")
+            body = BoundedBody(response, where=host, max_bytes=max_bytes)
+            for part in response.iter_raw():
+                body.add(part)
                 if time.monotonic() > end:
                     raise Unavailable(f"{host} took longer than {deadline_seconds:g} s")
         finally:
             response.close()
     except httpx.HTTPError as error:
         raise Unavailable(f"{host} cannot be reached: {error or type(error).__name__}") from None
-    return response.status_code, bytes(body)
+    return response.status_code, body.whole()

@@ -6,6 +6,7 @@ from typing import Self
 import anyio
 import httpx
 
+from secure_cache.client.body import ACCEPTED, BoundedBody
 from secure_cache.client.remote import ServerAddress
 from secure_cache.model.errors import Denied, NotFound, Unavailable
 from secure_cache.tlog.tiles import MAX_BUNDLE_BYTES
@@ -35,7 +36,7 @@ class LogFetch:
         self._url = address.url
         self._absent = absent
         self._deadline = deadline_seconds
-        self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip, identity"}
+        self._headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": ACCEPTED}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._stack = AsyncExitStack()
@@ -77,12 +78,10 @@ class LogFetch:
         async with client.stream("GET", url) as response:
             match response.status_code:
                 case 200:
-                    data = bytearray()
-                    async for block in response.aiter_bytes():
-                        data += block
-                        if len(data) > MAX_BUNDLE_BYTES:
-                            raise Unavailable(f"{url}: larger than any file of a log")
-                    return bytes(data)
+                    body = BoundedBody(response, where=url, max_bytes=MAX_BUNDLE_BYTES)
+                    async for block in response.aiter_raw():
+                        body.add(block)
+                    return body.whole()
                 case status if status in self._absent:
                     raise NotFound(f"{url}: not there")
                 case 401 | 403:

@@ -1,10 +1,14 @@
 """Fetching a log's files from a server that may answer anything, or never."""
 
+import gzip
+import resource
+import zlib
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
+from secure_cache.client.http_answer import new_client, read_answer
 from secure_cache.client.log_fetch import LogFetch
 from secure_cache.client.remote import ServerAddress
 from secure_cache.model.errors import Denied, NotFound, SecureCacheError, Unavailable
@@ -99,17 +103,68 @@ async def test_an_answer_without_an_end_is_cut_off():
         while True:
             await stream.send(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
 
-    with pytest.raises(Unavailable, match="larger than any file of a log"):
+    with pytest.raises(Unavailable, match="more than 16777472 bytes"):
         await fetched(endless)
 
 
 async def test_an_answer_that_swells_is_cut_off():
     """A few kilobytes that become gigabytes."""
-    import gzip
-
-    body = gzip.compress(b"\0" * (64 << 20))
-    with pytest.raises(Unavailable, match="larger than any file of a log"):
+    body = swelling(64)
+    with pytest.raises(Unavailable, match="more than 16777472 bytes"):
         await fetched(plain("200 OK", body, "Content-Encoding: gzip"))
+
+
+def swelling(mebibytes):
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    block = bytes(1 << 20)
+    return b"".join([*(packer.compress(block) for _ in range(mebibytes)), packer.flush()])
+
+
+async def test_an_answer_that_swells_in_layers_is_not_unpacked():
+    """Each layer of a kilobyte becomes a thousand times as much, before anybody can count."""
+    body = gzip.compress(swelling(128))
+    assert len(body) < 2048
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Unavailable, match="compressed"):
+        await fetched(plain("200 OK", body, "Content-Encoding: gzip, gzip"))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < 32 << 20
+
+
+async def test_a_servers_api_does_not_swell_either():
+    body = gzip.compress(swelling(64))
+
+    def ask(url):
+        with new_client() as http, pytest.raises(Unavailable, match="compressed"):
+            read_answer(http, http.build_request("GET", url))
+
+    async with server(plain("200 OK", body, "Content-Encoding: gzip, gzip")) as address:
+        await anyio.to_thread.run_sync(ask, address.url)
+    async with server(plain("200 OK", swelling(1), "Content-Encoding: gzip")) as address:
+        with new_client() as http, pytest.raises(Unavailable, match="more than 65536 bytes"):
+            request = http.build_request("GET", address.url)
+            await anyio.to_thread.run_sync(read_answer, http, request)
+
+
+async def test_one_layer_of_gzip_is_undone():
+    note = b"the note\n" * 100_000
+    answer = plain("200 OK", gzip.compress(note), "Content-Encoding: gzip")
+    assert await fetched(answer) == note
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("br", b"\x0b\x03\x80the note\x03"),
+        ("deflate", zlib.compress(b"the note")),
+        ("gzip", b"no gzip at all"),
+        ("gzip", gzip.compress(b"the note")[:-9]),
+    ],
+    ids=["brotli", "deflate", "no gzip", "cut gzip"],
+)
+async def test_another_coding_or_a_wrong_one_is_no_file(coding, body):
+    with pytest.raises(Unavailable, match="compressed"):
+        await fetched(plain("200 OK", body, f"Content-Encoding: {coding}"))
 
 
 async def test_an_answer_that_drips_is_not_waited_for():
