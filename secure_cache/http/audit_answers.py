@@ -7,7 +7,12 @@ from litestar.response import Response
 
 from secure_cache.audit.forms import inert_json
 
-PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+PRIVATE = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "cross-origin-resource-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+}
 
 
 def json_answer(document: Mapping[str, Any]) -> Response[bytes]:

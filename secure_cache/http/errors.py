@@ -29,6 +29,7 @@ TRUE_STATUS: dict[type[errors.SecureCacheError], int] = {
     errors.Unavailable: 503,
     errors.Overloaded: 429,
     errors.StorageUnavailable: 503,
+    errors.NoQuorum: 503,
     errors.Broken: 500,
     errors.CorruptObject: 500,
     errors.DamagedIndex: 500,

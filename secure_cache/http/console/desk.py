@@ -56,7 +56,8 @@ class Desk:
         try:
             token = cookie_token(request.scope["headers"])
         except InvalidToken as error:
-            return self.sign_in(request, error)
+            # Not ours to clear: a neighbour's second cookie would be all that is left.
+            return self.sign_in(request, error, forget=False)
         if token is None:
             return self.pages.redirect("sign-in")
         try:
@@ -64,27 +65,32 @@ class Desk:
             asked = Asked(self.services, caller, request)
         except (InvalidToken, ExpiredToken, Revoked, Denied) as error:
             return self.sign_in(request, error)
+        except SecureCacheError as error:
+            return self.problem(request, error)
         try:
             async with asked:
                 return await work(asked)
         except SecureCacheError as error:
-            note_refusal(request.scope, error)
-            return self.problem(error)
+            return self.problem(request, error)
 
-    def sign_in(self, request: AnyRequest, error: SecureCacheError | None = None) -> Answer:
-        """The form; after an error it says which, and the cookie is gone."""
+    def sign_in(
+        self, request: AnyRequest, error: SecureCacheError | None = None, *, forget: bool = True
+    ) -> Answer:
+        """The form; after an error it says which, and a cookie that was refused is gone."""
         if error is not None:
-            note_refusal(request.scope, error)
+            self._count(request, error)
+        cookie = clear_cookie(path=self.pages.base) if error is not None and forget else None
         return self.pages.page(
             "sign-in",
             status=200 if error is None else true_status(error),
-            cookie=None if error is None else clear_cookie(path=self.pages.base),
+            cookie=cookie,
             page="sign-in",
             why=None if error is None else sentence(error),
-            plain=request.scope["scheme"] == "http" and not _is_local(request),
         )
 
-    def problem(self, error: SecureCacheError) -> Answer:
+    def problem(self, request: AnyRequest, error: SecureCacheError) -> Answer:
+        """A page that says what is wrong."""
+        self._count(request, error)
         return self.pages.page(
             "problem",
             status=503 if isinstance(error, Misconfigured) else true_status(error),
@@ -93,15 +99,14 @@ class Desk:
             why=sentence(error),
         )
 
+    def _count(self, request: AnyRequest, error: SecureCacheError) -> None:
+        """Guessing at this door is counted like guessing at the API's."""
+        note_refusal(request.scope, error)
+        self.services.counts_denials.count("audit", error)
+
 
 def sentence(error: SecureCacheError) -> str:
     """For people. What errors say of files and paths stays in the server's log."""
     if isinstance(error, WrongFilter):
         return str(error)
     return _SENTENCES.get(type(error), f"{error.title.capitalize()}. The server's log says more.")
-
-
-def _is_local(request: AnyRequest) -> bool:
-    """Whether a browser takes plain http to this host for safe, and keeps a secure cookie."""
-    host = (request.headers.get("host") or "").rpartition(":")[0]
-    return host in {"localhost", "127.0.0.1", "[::1]"} or host.endswith(".localhost")

@@ -28,7 +28,7 @@ def _page(desk: Desk) -> list[HTTPRouteHandler]:
         async def work(asked: Asked) -> Answer:
             number = _index(asked, index)
             details = await asked.auditor().details(number)
-            return desk.pages.page("entry", page="search", **_view(details))
+            return desk.pages.page("entry", page="search", **entry_view(details))
 
         return await desk.answer(request, work)
 
@@ -107,7 +107,8 @@ async def _witness_keys(desk: Desk) -> list[str]:
     return [] if witnesses is None else [witness.vkey for witness in witnesses.witnesses]
 
 
-def _view(details: Details) -> dict[str, Any]:
+def entry_view(details: Details) -> dict[str, Any]:
+    """What the page shows; also of a leaf that is no statement, or one with odd members."""
     document = details.document()
     statement = document["statement"] or {}
     predicate = statement.get("predicate", {})

@@ -27,6 +27,7 @@ PAGE_HEADERS = {
 }
 STATIC = {"console.css": "text/css", "entry.js": "text/javascript", "verify.js": "text/javascript"}
 _SHOWN = 96
+_LATEST = 253_402_300_799  # 9999-12-31
 
 
 class Renderer:
@@ -104,7 +105,10 @@ def _plain(character: str) -> str:
 
 def moment(seconds: int | None) -> str:
     """A time for people, in UTC."""
-    return "no time" if seconds is None else rfc3339(seconds).replace("T", " ")
+    if seconds is None:
+        return "no time"
+    # A witness may sign any time that it likes.
+    return rfc3339(max(0, min(seconds, _LATEST))).replace("T", " ")
 
 
 def number(value: int | None) -> str:

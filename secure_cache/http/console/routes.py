@@ -46,10 +46,14 @@ def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
         """The token comes in the body: a URL is kept in histories and in logs."""
         try:
             require_same_origin(request.scope["headers"])
+        except Denied as error:
+            return desk.problem(request, error)
+        try:
             token = read_form(await _body(request))
             seconds = await _judge(desk, token)
         except SecureCacheError as error:
-            return desk.sign_in(request, error)
+            # Whoever mistypes, or is made to, does not lose the session that he has.
+            return desk.sign_in(request, error, forget=False)
         cookie = set_cookie(token, path=desk.pages.base, seconds=seconds)
         return desk.pages.redirect("", cookie=cookie)
 
@@ -58,12 +62,12 @@ def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
         try:
             require_same_origin(request.scope["headers"])
         except Denied as error:
-            return desk.problem(error)
+            return desk.problem(request, error)
         return desk.pages.redirect("sign-in", cookie=clear_cookie(path=desk.pages.base))
 
     @get("/audit/static/{name:str}", include_in_schema=False)
-    async def static(name: FromPath[str]) -> Answer:
-        return desk.pages.static(name) or desk.problem(NotFound("no such file"))
+    async def static(request: AnyRequest, name: FromPath[str]) -> Answer:
+        return desk.pages.static(name) or desk.problem(request, NotFound("no such file"))
 
     return [form, sign_in, sign_out, static]
 

@@ -61,7 +61,8 @@ async function run() {
   try {
     const seen = read();
     const evidence = await ask(`entries/${encodeURIComponent(index)}/evidence`);
-    const found = await verifyEntry(evidence, seen?.vkey ?? null, told);
+    // The index is the page's own, as text: what the evidence calls itself proves nothing.
+    const found = await verifyEntry({ ...evidence, index }, seen?.vkey ?? null, told);
     if (found) {
       if (toHex(await leafHash(found.leaf)) !== leaf) throw new Unproved("this page shows another entry than the log has");
       told("ok", "This page is about the very leaf that was verified.");

@@ -2,9 +2,15 @@
 // C2SP tlog-proof, signed notes and tlog-cosignature, RFC 6962, DSSE. Runs in browsers and in Node.
 
 const text = new TextEncoder();
-const utf8 = new TextDecoder("utf-8", { fatal: true });
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const ED25519 = 1;
 const COSIGNATURE = 4;
+const LATEST_SECONDS = 253402300799; // 9999-12-31
+/** Where a statement of each type says its time. */
+const TIMES = new Map([
+  ["https://secure-cache.dev/attestations/cache-entry/v1", "storedAt"],
+  ["https://secure-cache.dev/attestations/log-event/v1", "at"],
+]);
 
 /** A part that does not verify; the message is for people. */
 export class Unproved extends Error {}
@@ -62,6 +68,7 @@ export async function rootOf(index, size, leaf, path) {
 
 /** RFC 9162, 2.1.4.2: that the tree of `size` continues that of `old`. */
 export async function checkConsistency(old, oldRoot, size, root, path) {
+  if (path.length > 63 || path.some((hash) => hash.length !== 32)) refuse("the proof is not well formed");
   if (old === size) {
     if (path.length || !equal(oldRoot, root)) refuse("two roots for one size");
     return;
@@ -150,7 +157,7 @@ export async function openCheckpoint(note, verifier) {
 /** The witnesses among the given vkeys whose cosignature verifies, with their times. */
 export async function cosigners(checkpoint, vkeys) {
   const found = [];
-  for (const vkey of vkeys) {
+  for (const vkey of new Set(vkeys)) {
     const witness = await parseVkey(vkey);
     if (witness.type !== COSIGNATURE) continue;
     for (const s of checkpoint.signatures) {
@@ -186,14 +193,38 @@ export function rawEcdsa(der) {
   if (der[0] !== 0x30 || der[1] !== der.length - 2) refuse("the signature is not well formed");
   const numbers = [0, 1].map(() => {
     const length = der[at + 1];
-    if (der[at] !== 2) refuse("the signature is not well formed");
+    const odd = length > 1 && der[at + 2] === 0 && !(der[at + 3] & 0x80);
+    if (der[at] !== 2 || !(length >= 1 && length <= 33) || at + 2 + length > der.length) {
+      refuse("the signature is not well formed");
+    }
+    if (der[at + 2] & 0x80 || odd) refuse("the signature is not well formed");
     let value = der.slice(at + 2, at + 2 + length);
     at += 2 + length;
     while (value.length > 32 && value[0] === 0) value = value.slice(1);
     if (value.length > 32) refuse("the signature is not well formed");
     return concat(new Uint8Array(32 - value.length), value);
   });
+  if (at !== der.length) refuse("the signature is not well formed");
   return concat(...numbers);
+}
+
+const seconds = (value) => {
+  const form = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
+  const at = typeof value === "string" && form.test(value) ? Date.parse(value) : Number.NaN;
+  if (!Number.isFinite(at)) refuse("a time is not well formed");
+  return at;
+};
+
+/** The one key of the ring with this id, if it may prove anything. */
+function keyOf(ring, keyid) {
+  const same = ring.keys.filter((item) => item.keyid === keyid);
+  if (same.length !== 1) refuse("the entry is signed by a key that is not in the ring, or not once");
+  const [key] = same;
+  if (key.status === "revoked") refuse("the entry is signed by a key that was revoked");
+  if (key.status !== "active" && key.status !== "retired") refuse("a key of the ring has no known status");
+  if (key.status === "retired" && key.notAfter === undefined) refuse("a retired key of the ring has no end");
+  if (key.algorithm !== "es256" && key.algorithm !== "ed25519") refuse("a key of the ring has no known algorithm");
+  return key;
 }
 
 /** DSSE: the payload of an envelope, once a key of the ring has signed it in its time. */
@@ -206,9 +237,8 @@ export async function openEnvelope(leaf, ring) {
   }
   const signature = envelope?.signatures?.[0];
   if (!signature || envelope.signatures.length !== 1) refuse("the entry is no statement");
-  const key = ring.keys.find((item) => item.keyid === signature.keyid);
-  if (!key) refuse("the entry is signed by a key that is not in the ring");
-  if (key.status === "revoked") refuse("the entry is signed by a key that was revoked");
+  if (envelope.payloadType !== "application/vnd.in-toto+json") refuse("the entry is no statement");
+  const key = keyOf(ring, signature.keyid);
   const spki = fromPem(key.pem);
   if (toHex(await sha256(spki)) !== key.keyid) refuse("a key of the ring has another id");
   const payload = fromBase64(envelope.payload);
@@ -224,10 +254,11 @@ export async function openEnvelope(leaf, ring) {
     refuse("the entry's signature does not verify");
   }
   const statement = JSON.parse(utf8.decode(payload));
-  const predicate = statement.predicate ?? {};
-  const at = Date.parse(predicate.storedAt ?? predicate.at ?? "");
-  if (Number.isNaN(at) || at < Date.parse(key.notBefore)) refuse("signed before the key was valid");
-  if (key.notAfter && at > Date.parse(key.notAfter)) refuse("signed after the key was retired");
+  const where = TIMES.get(statement?.predicateType);
+  if (statement?._type !== "https://in-toto.io/Statement/v1" || !where) refuse("the statement is of an unknown type");
+  const at = seconds(statement.predicate?.[where]);
+  if (at < seconds(key.notBefore)) refuse("signed before the key was valid");
+  if (key.notAfter !== undefined && at > seconds(key.notAfter)) refuse("signed after the key was retired");
   return { statement, keyid: key.keyid };
 }
 
@@ -255,7 +286,8 @@ export async function verifyEntry(evidence, pinned, step) {
     step("ok", `The entry key ${keyid} has signed the statement, in its time.`);
     const signed = await cosigners(checkpoint, evidence.witnesses);
     for (const witness of signed) {
-      const when = new Date(witness.time * 1000).toISOString();
+      const known = witness.time <= LATEST_SECONDS;
+      const when = known ? new Date(witness.time * 1000).toISOString() : `second ${witness.time}`;
       step("ok", `The witness ${witness.name} has cosigned the checkpoint, at ${when}.`);
     }
     const others = checkpoint.signatures.length - 1 - signed.length;

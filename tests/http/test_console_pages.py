@@ -1,0 +1,66 @@
+"""Pages of the console for odd entries, odd witnesses and odd text."""
+
+import pytest
+
+from secure_cache.audit.auditor import Details
+from secure_cache.audit.quick import read_leaf
+from secure_cache.http.console.entry import entry_view
+from secure_cache.http.console.render import Renderer, moment, visible
+from secure_cache.http.console.session import cookie_token, require_same_origin, set_cookie
+from secure_cache.model.errors import Denied, InvalidToken
+from secure_cache.tlog.checkpoint import Checkpoint
+from secure_cache.tlog.merkle import leaf_hash
+from secure_cache.tlog.tlog_proof import TlogProof
+
+
+@pytest.mark.parametrize("leaf", [b"junk", b"{}", b"\xff", b'{"payload":"e30="}'])
+def test_an_entry_that_is_no_statement_has_a_page(leaf):
+    checkpoint = Checkpoint("log", 1, leaf_hash(leaf))
+    details = Details(read_leaf(0, leaf), leaf, TlogProof(0, (), b"x"), checkpoint, None, None, ())
+    page = Renderer("/audit").page("entry", page="search", **entry_view(details))
+    assert b"deserves a question" in page.content
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 2**40, 2**63 - 1])
+def test_any_time_that_a_witness_signs_can_be_shown(seconds):
+    assert moment(seconds)[4] == "-"
+
+
+def test_text_from_outside_is_seen_whole_and_does_nothing():
+    shown = str(visible("<b>\u202e\x1b[31m" + "x" * 200))
+    assert "<b>" not in shown
+    assert "&lt;b&gt;" in shown
+    assert "\\u202e" in shown
+    assert "\\u001b" in shown
+    assert "\u202e" not in shown
+    assert 'title="' in shown
+
+
+def test_a_cookie_is_one_token_and_nothing_else():
+    headers = [(b"cookie", b"a=b; secure_cache_auditor=x.y.z; c=d")]
+    assert cookie_token(headers) == "x.y.z"
+    assert cookie_token([(b"cookie", b"a=b")]) is None
+    with pytest.raises(InvalidToken):
+        cookie_token([*headers, (b"cookie", b"secure_cache_auditor=1.2.3")])
+    assert "HttpOnly" in set_cookie("x", path="/audit", seconds=5)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"host", b"a.example")],
+        [(b"host", b"a.example"), (b"origin", b"https://b.example")],
+        [(b"host", b"a.example"), (b"origin", b"null")],
+        [(b"sec-fetch-site", b"same-site"), (b"host", b"a"), (b"origin", b"https://a")],
+        [(b"sec-fetch-site", b"none")],
+    ],
+)
+def test_a_form_from_elsewhere_is_refused(headers):
+    with pytest.raises(Denied):
+        require_same_origin(headers)
+
+
+def test_a_form_of_the_page_itself_is_taken():
+    require_same_origin([(b"sec-fetch-site", b"same-origin")])
+    require_same_origin([(b"host", b"a.example"), (b"origin", b"https://a.example")])
