@@ -8,7 +8,7 @@ import structlog
 
 from secure_cache.core.blocks import prove_chunk
 from secure_cache.core.catalog import Held
-from secure_cache.core.followed import Followed, Gone, LocalTrouble, SteppedAside, locally
+from secure_cache.core.followed import Followed, Gone, LocalTrouble, SteppedAside, locally, soon
 from secure_cache.core.straight import require_bytes, require_size
 from secure_cache.model.digest import Digest
 from secure_cache.model.entry import CHUNK_BYTES
@@ -50,11 +50,13 @@ class Filler:
         3. the draft gets its name         -> a file, to be proved by whoever finds it
 
         Raises:
-            SteppedAside: no room. LocalTrouble: the local folder failed. Gone: no readers.
+            SteppedAside: no room, or no place soon. LocalTrouble: the local folder failed.
+            Gone: no readers.
             CorruptObject: what is stored is not what the entry states.
             NotFound, VersionMismatch, StorageUnavailable, StorageForbidden: from the store.
         """
-        async with self._small if held.entry.size <= _SMALL_BYTES else self._large:
+        # Small ones all wait: each is a moment, and without the tier it would wait as long.
+        async with self._small if held.entry.size <= _SMALL_BYTES else soon(self._large):
             if not work.readers:
                 raise Gone
             with locally():

@@ -1,7 +1,7 @@
 """A local file that one task proves from its start on, and others read behind it."""
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Self
 
 import anyio
@@ -9,6 +9,8 @@ import anyio
 from secure_cache.core.blocks import BLOCK_BYTES, BlockList
 from secure_cache.model.errors import CorruptObject, SecureCacheError
 from secure_cache.storage.tier_ports import LocalFile
+
+_PATIENCE_SECONDS = 2.0
 
 
 class LocalTrouble(Exception):
@@ -43,6 +45,22 @@ def locally() -> Iterator[None]:
         yield
     except SecureCacheError as error:
         raise LocalTrouble(str(error)) from error
+
+
+@asynccontextmanager
+async def soon(limiter: anyio.CapacityLimiter) -> AsyncIterator[None]:
+    """One of so many at once. Nobody waits for long behind the large artifacts of strangers.
+
+    Raises: SteppedAside.
+    """
+    with anyio.move_on_after(_PATIENCE_SECONDS) as waiting:
+        await limiter.acquire()
+    if waiting.cancelled_caught:
+        raise SteppedAside("too many others are at work")
+    try:
+        yield
+    finally:
+        limiter.release()
 
 
 class Followed:

@@ -27,6 +27,7 @@ from secure_cache.core.followed import (
     SteppedAside,
     locally,
     read_block,
+    soon,
 )
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.model.entry import CHUNK_BYTES
@@ -210,7 +211,7 @@ class LocalTier:
 
     async def _prove(self, held: Held, work: Followed, file: LocalFile) -> None:
         """Raises: LocalTrouble; Gone (no readers; or damaged, and then it is discarded)."""
-        async with self._provers:
+        async with soon(self._provers):
             before = _identity(file)
             try:
                 while work.upto < held.entry.size:

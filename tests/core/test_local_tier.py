@@ -219,6 +219,30 @@ async def test_a_slow_reader_holds_up_neither_the_download_nor_other_readers(tie
     assert tiered.downloads() == LARGE
 
 
+async def stored_artifacts(tiered):
+    return {info.name async for info in tiered.remote.list("")}
+
+
+async def test_the_downloads_of_a_pull_request_keep_main_waiting_for_none_of_its_own(tiered):
+    """Whoever has some large artifacts downloaded at once would else slow everybody's."""
+    data = os.urandom(LARGE)
+    await tiered.store(data)
+    ours = await stored_artifacts(tiered)
+    contributor = tiered.world.caller(branch="feature")
+    for number in range(10):
+        await tiered.world.store(contributor, f"large{number}", os.urandom(2 * MIB))
+    tiered.remote.halted = await stored_artifacts(tiered) - ours
+    tiered.remote.gate = anyio.Event()
+
+    async with anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(tiered.world.fetch, contributor, f"large{number}")
+        await until(lambda: len(tiered.tier._works) == 10)
+        with anyio.fail_after(30):
+            assert await tiered.world.fetch(tiered.main, "1") == data
+        tiered.remote.gate.set()
+
+
 async def test_a_file_of_an_earlier_process_is_found_proved_and_not_downloaded(idle):
     data = os.urandom(LARGE)
     async with idle.process():
