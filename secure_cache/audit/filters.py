@@ -16,6 +16,7 @@ from secure_cache.model.clock import parse_rfc3339
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import WrongFilter
 from secure_cache.model.names import Namespace, check_project, parse_key
+from secure_cache.model.strict_json import has_surrogate
 from secure_cache.model.tiers import Tier
 from secure_cache.provenance.statement import MAX_SAFE_INTEGER, check_entry_id
 
@@ -203,6 +204,9 @@ def _number(
 
 def _read(name: str, text: str, read: Callable[[str], _T]) -> _T:
     try:
+        if has_surrogate(text):
+            # A byte of a command line that is no UTF-8: SQLite would not take it.
+            raise ValueError("not UTF-8")  # noqa: TRY301 - one error for whatever is wrong
         return read(text)
     except ValueError:
         raise WrongFilter(f"{name}: {_shown(text)} is not {allowed(name)}") from None

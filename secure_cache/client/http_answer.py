@@ -46,6 +46,7 @@ def read_answer(
                     raise Unavailable(f"{host} took longer than {deadline_seconds:g} s")
         finally:
             response.close()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, UnicodeError) as error:
+        # The second: a part of the host's name is longer than any name may be.
         raise Unavailable(f"{host} cannot be reached: {error or type(error).__name__}") from None
     return response.status_code, body.whole()

@@ -71,7 +71,7 @@ class LogFetch:
                 return await self._get(self._client, url)
         except TimeoutError:
             raise Unavailable(f"{url}: no whole answer within {self._deadline:g} s") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError, UnicodeError) as error:
             raise Unavailable(f"{url}: {error or type(error).__name__}") from None
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> bytes:

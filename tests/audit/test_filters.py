@@ -77,6 +77,8 @@ def test_a_digest_may_be_written_with_its_algorithm():
         ("entry_id", "1", "ULID"),
         ("issuer", "", "1 to 1024"),
         ("subject", "s" * 1025, "1 to 1024"),
+        ("subject", "\udcff", "1 to 1024"),
+        ("namespace", "demo:branch/\udcff", "project:kind/id"),
         ("policy_sha256", "x", "64 lower-case hex"),
         ("jti_sha256", "x", "64 lower-case hex"),
         ("keyid", "x", "64 lower-case hex"),

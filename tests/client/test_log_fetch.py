@@ -188,6 +188,15 @@ async def test_what_is_no_answer_is_no_file(raw):
         await fetched(answer)
 
 
+async def test_a_host_that_can_have_no_name_is_not_reached():
+    url = f"https://{'a' * 64}.example.com"
+    with pytest.raises(Unavailable, match="cannot be reached"), new_client() as http:
+        read_answer(http, http.build_request("GET", url))
+    async with LogFetch(ServerAddress(url)) as fetch:
+        with pytest.raises(Unavailable):
+            await fetch("checkpoint")
+
+
 async def test_nobody_there_is_said():
     async with LogFetch(ServerAddress("http://127.0.0.1:9/log")) as fetch:
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
