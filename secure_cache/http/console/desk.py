@@ -23,6 +23,7 @@ from secure_cache.model.errors import (
     NotFound,
     Revoked,
     SecureCacheError,
+    TooLarge,
     WrongFilter,
 )
 
@@ -41,7 +42,13 @@ _SENTENCES: dict[type[SecureCacheError], str] = {
     NoAuditIndex: "This server keeps no audit index. Its operator can turn it on: audit.enabled and"
     " audit.index in the settings.",
     NotFound: "There is nothing here.",
+    TooLarge: "The token is too large for a cookie. Exchange it first, with `secure-cache token"
+    " exchange`, and sign in with what that prints.",
 }
+_FOREIGN = (
+    "This form came from another site, or from a browser that does not say where it came from."
+    " Nothing was done. Open the console itself, and try again there."
+)
 
 
 class Desk:
@@ -97,6 +104,13 @@ class Desk:
             page="problem",
             title=error.title,
             why=sentence(error),
+        )
+
+    def foreign(self, request: AnyRequest, error: Denied) -> Answer:
+        """A form of another site: says nothing of the token, which was not looked at."""
+        self._count(request, error)
+        return self.pages.page(
+            "problem", status=403, page="sign-in", title=error.title, why=_FOREIGN
         )
 
     def _count(self, request: AnyRequest, error: SecureCacheError) -> None:

@@ -47,7 +47,7 @@ def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
         try:
             require_same_origin(request.scope["headers"])
         except Denied as error:
-            return desk.problem(request, error)
+            return desk.foreign(request, error)
         try:
             token = read_form(await _body(request))
             seconds = await _judge(desk, token)
@@ -62,7 +62,7 @@ def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
         try:
             require_same_origin(request.scope["headers"])
         except Denied as error:
-            return desk.problem(request, error)
+            return desk.foreign(request, error)
         return desk.pages.redirect("sign-in", cookie=clear_cookie(path=desk.pages.base))
 
     @get("/audit/static/{name:str}", include_in_schema=False)

@@ -68,6 +68,8 @@ async def _search(desk: Desk, request: AnyRequest, asked: Asked) -> Answer:
     group = (given.get("group") or [""])[0]
     newest = (given.get("order") or ["newest"])[0] != "oldest"
     try:
+        # A filter that is misspelt in a link must not show everything.
+        asked.only(*NAMES, "group", "order", "after", "before")
         wanted = Filter.parse(filters)
         page = PageRequest(
             limit=_ROWS,
