@@ -37,6 +37,7 @@ async def test_who_cosigned_and_when_and_whether_that_is_enough():
     assert found.document()["witnesses"][0] == {
         "name": "w1",
         "key": "w1.example.com",
+        "vkey": found.witnesses[0].vkey,
         "cosigned_at": "2023-11-14T22:13:20Z",
         "fault": False,
     }
