@@ -146,7 +146,8 @@ async def in_process(
 @asynccontextmanager
 async def _helper(arguments: list[str]) -> AsyncIterator["Helper"]:
     process = await anyio.open_process(
-        [sys.executable, "-m", "secure_cache.audit.worker", *arguments],
+        # -P: a file in the current folder must not become a module of ours.
+        [sys.executable, "-P", "-m", "secure_cache.audit.worker", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None,

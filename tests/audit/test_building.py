@@ -419,3 +419,17 @@ def test_a_damaged_state_says_how_to_rebuild(tmp_path):
     changed.close()
     with pytest.raises(DamagedIndex, match="audit index rebuild"):
         index.query()
+
+
+async def test_a_file_in_the_current_folder_becomes_no_module_of_the_builder(tmp_path, monkeypatch):
+    """An auditor may stand in the checkout of whoever is being audited."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("msgspec", "secure_cache", "sqlite3"):
+        hostile = f"open({str(tmp_path / 'ran')!r}, 'a')\nraise SystemExit"
+        (checkout / f"{name}.py").write_text(hostile)
+    monkeypatch.chdir(checkout)
+    index = AuditIndex.open(tmp_path / "index.sqlite", segment=16)
+
+    assert (await index.catch_up(ListedLog(LEAVES), apart=True)).size == len(LEAVES)
+    assert not (tmp_path / "ran").exists()
