@@ -20,7 +20,7 @@ import msgspec
 
 from secure_cache.audit.quick import read_leaf
 from secure_cache.audit.row import Row
-from secure_cache.audit.schema import INSERT_ENTRY, SELECTED
+from secure_cache.audit.schema import INSERT_ENTRY, SELECTED, open_file
 from secure_cache.audit.segment import groups, postings, slices
 from secure_cache.audit.state import IndexState, read_size, read_state, write_state
 from secure_cache.model.errors import DamagedIndex, LogInconsistent
@@ -64,8 +64,11 @@ class LogSource(Protocol):
 
 @contextmanager
 def building_lock(path: Path) -> Iterator[bool]:
-    """True for the one process that may build now; given back by the kernel when it dies."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """True for the one process that may build now; given back by the kernel when it dies.
+
+    Raises: StorageUnavailable, Misconfigured: its file cannot be opened.
+    """
+    descriptor = open_file(Path(f"{path}.lock"), os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -145,15 +145,20 @@ async def in_process(
 
 @asynccontextmanager
 async def _helper(arguments: list[str]) -> AsyncIterator["Helper"]:
-    process = await anyio.open_process(
-        # -P: a file in the current folder must not become a module of ours.
-        [sys.executable, "-P", "-m", "secure_cache.audit.worker", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None,
-        # A Ctrl-C at a terminal is for this process: it ends the other in its own time.
-        start_new_session=True,
-    )
+    try:
+        process = await anyio.open_process(
+            # -P: a file in the current folder must not become a module of ours.
+            [sys.executable, "-P", "-m", "secure_cache.audit.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None,
+            # A Ctrl-C at a terminal is for this process: it ends the other in its own time.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StorageUnavailable(
+            f"no process could be started to build the index: {error.strerror}"
+        ) from error
     try:
         yield Helper(process)
     finally:

@@ -33,7 +33,7 @@ from secure_cache.audit.filters import Filter
 from secure_cache.audit.hands import Hands, in_process, in_thread
 from secure_cache.audit.queries import MAX_PAGE, Counts, Page, PageRequest, Query
 from secure_cache.audit.row import Row
-from secure_cache.audit.schema import connect, faults_of, rebuild_hint
+from secure_cache.audit.schema import connect, faults_of, open_file, rebuild_hint
 from secure_cache.audit.segment import GROUPS
 from secure_cache.audit.state import SEGMENT_ROWS, IndexState, read_state
 from secure_cache.audit.timeline import Bucket, Timeline, choose_bucket, timeline
@@ -87,7 +87,7 @@ class AuditIndex:
         """
         with suppress(FileExistsError):
             # Who queries what is nobody else's business either.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         connect(path, writing=True).close()
         index = cls(path, segment=segment)
         index.state()

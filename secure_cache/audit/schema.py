@@ -11,6 +11,8 @@ the time to make it anew, so it is not fsynced at each commit; after a crash of 
 be a little behind, and never half of something.
 """
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +84,7 @@ def rebuild_hint(path: Path) -> str:
     )
 
 
+_FOR_NOW = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _WAIT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _REFUSED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 
@@ -94,6 +97,24 @@ def _meaning(error: sqlite3.Error, path: Path) -> Exception:
     if code in _REFUSED:
         return Misconfigured(f"{path}: {error}: the folder must be there and be writable")
     return DamagedIndex(f"{path}: {error}; {rebuild_hint(path)}")
+
+
+def open_file(path: Path, flags: int) -> int:
+    """A descriptor of a file of the index, for its owner alone.
+
+    Raises: StorageUnavailable (no room, no descriptors), Misconfigured (it cannot be there);
+        FileExistsError, where the flags ask for it.
+    """
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in _FOR_NOW:
+            raise StorageUnavailable(f"{path}: {error.strerror}") from error
+        raise Misconfigured(
+            f"{path}: {error.strerror}: the folder must be there and be writable"
+        ) from error
 
 
 def connect(path: Path, *, writing: bool) -> sqlite3.Connection:

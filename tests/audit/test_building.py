@@ -357,7 +357,7 @@ async def test_a_source_that_fails_says_so_itself(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises((Misconfigured, FileNotFoundError)):
+    with pytest.raises(Misconfigured, match="nowhere"):
         AuditIndex.open(tmp_path / "nowhere" / "index.sqlite")
 
 
@@ -433,3 +433,22 @@ async def test_a_file_in_the_current_folder_becomes_no_module_of_the_builder(tmp
 
     assert (await index.catch_up(ListedLog(LEAVES), apart=True)).size == len(LEAVES)
     assert not (tmp_path / "ran").exists()
+
+
+async def test_a_lock_that_cannot_be_opened_is_an_error_of_ours(tmp_path):
+    """Whoever follows the log for a server knows no other, and would end with it."""
+    index = AuditIndex.open(tmp_path / "index.sqlite", segment=16)
+    (tmp_path / "index.sqlite.lock").mkdir()
+
+    with pytest.raises(Misconfigured, match=r"index\.sqlite\.lock"):
+        await index.catch_up(ListedLog(LEAVES))
+    with pytest.raises(Misconfigured, match=r"index\.sqlite\.lock"):
+        remove_index(index.path)
+
+
+async def test_a_process_that_cannot_be_started_is_an_error_of_ours(tmp_path, monkeypatch):
+    index = AuditIndex.open(tmp_path / "index.sqlite", segment=16)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+
+    with pytest.raises(StorageUnavailable, match="started"):
+        await index.catch_up(ListedLog(LEAVES), apart=True)
