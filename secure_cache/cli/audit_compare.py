@@ -10,24 +10,35 @@ import click
 
 from secure_cache.cli.boundary import Exit, complain, note, printable
 from secure_cache.cli.options import json_option
-from secure_cache.cli.source_options import place_of, place_options, read_log_keys, tell_unpinned
-from secure_cache.client.comparison import Compared, Relation, compare, compare_with_now
+from secure_cache.cli.source_options import (
+    place_of,
+    place_options,
+    read_given,
+    read_log_keys,
+    tell_unpinned,
+)
+from secure_cache.client.comparison import Compared, Relation, Shown, compare, compare_with_now
 from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.mirror_folder import put
 from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.model.clock import system_clock
 from secure_cache.model.errors import (
+    CorruptObject,
     HistoryChanged,
     LogInconsistent,
     Malformed,
-    Misconfigured,
     NotFound,
+    StorageUnavailable,
 )
 from secure_cache.tlog.contradiction import MAX_CONTRADICTION_BYTES, Contradiction
 from secure_cache.tlog.fetched import CHECKPOINT, Trust
 from secure_cache.tlog.note import MAX_NOTE_BYTES
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _ProvesNothingError(Exception):
+    """A file that was given is no checkpoint that the log's key has signed."""
 
 
 @click.command("compare")
@@ -52,18 +63,24 @@ def compare_command(
 ) -> int:
     """Compare two signed checkpoints, or one with the log as it is now.
 
-    Either the later one continues the earlier one, which is proved, or they contradict each other:
-    then it ends with 5, and both are kept as a proof that anybody can verify.
+    Either the later one continues the earlier one, which is proved, or they contradict each other,
+    or the log was put back: then it ends with 5, and both are kept, as a proof that anybody can
+    verify. It ends with 1 when a file is no checkpoint that the log's key has signed, and when a
+    mirror is too old to tell.
     """
     if evidence is not None:
+        if first is not None:
+            raise click.UsageError("--evidence stands alone: it holds both checkpoints")
         return _verify_evidence(evidence, options["log_key"], as_json=as_json)
     if first is None:
         raise click.UsageError("give one or two files with signed checkpoints")
-    notes = [_read(path) for path in (first, second) if path is not None]
+    paths = [first] if second is None else [first, second]
     try:
-        found = anyio.run(_compare, notes, options)
+        found = anyio.run(_compare, paths, options)
+    except _ProvesNothingError as error:
+        return _no(str(error), as_json=as_json)
     except HistoryChanged as error:
-        return _contradicted(error, out, as_json=as_json)
+        return _changed(error, out, as_json=as_json)
     if as_json:
         click.echo(json.dumps(_document(found)))
     elif found.relation is Relation.SAME:
@@ -76,54 +93,84 @@ def compare_command(
     return Exit.OK
 
 
-async def _compare(notes: list[bytes], options: dict[str, Any]) -> Compared:
-    has_place = any(options[name] is not None for name in ("server", "store", "mirror"))
-    if has_place:
-        place: LogPlace = place_of(options)
-        async with open_log_source(place, clock=system_clock) as source:
-            tell_unpinned(source)
-            if len(notes) == 1:
-                now = await source.fetch(CHECKPOINT)
-                return await compare_with_now(notes[0], now, source.trust, source.fetch)
-            return await compare(notes[0], notes[1], source.trust, source.fetch)
-    if len(notes) == 1:
-        raise click.UsageError("one checkpoint is compared with a log: --server, --store, --mirror")
-    if options["log_key"] is None:
-        raise click.UsageError("say what proves the log: --log-key VKEY, or where the log is")
-    vkeys = read_log_keys(options["log_key"])
-    return await compare(notes[0], notes[1], Trust(vkeys, vkeys[0].name), None)
+async def _compare(paths: list[Path], options: dict[str, Any]) -> Compared:
+    if all(options[name] is None for name in ("server", "store", "mirror")):
+        if len(paths) == 1:
+            raise click.UsageError(
+                "one checkpoint is compared with a log: --server, --store, --mirror"
+            )
+        vkeys = read_log_keys(_pinned(options["log_key"]))
+        trust = Trust(vkeys, vkeys[0].name)
+        first, second = (_signed(path, trust) for path in paths)
+        return await compare(first, second, trust, None)
+    place: LogPlace = place_of(options)
+    async with open_log_source(place, clock=system_clock) as source:
+        tell_unpinned(source)
+        notes = [_signed(path, source.trust) for path in paths]
+        now = await source.fetch(CHECKPOINT)
+        shown = Shown(now, source.fetch, is_copy=place.mirror is not None)
+        if len(notes) == 1:
+            return await compare_with_now(notes[0], shown, source.trust)
+        return await compare(notes[0], notes[1], source.trust, shown)
 
 
-def _contradicted(error: HistoryChanged, out: Path | None, *, as_json: bool) -> int:
+def _signed(path: Path, trust: Trust) -> bytes:
+    """A checkpoint from a file; what it says against a log is worth its signature."""
+    try:
+        data = read_given(path, MAX_NOTE_BYTES)
+        trust.open_last(data)
+    except (CorruptObject, LogInconsistent) as error:
+        why = str(error.__cause__ or error)
+        raise _ProvesNothingError(
+            f"{path} is no checkpoint that the key of {trust.origin} has signed: {why}"
+        ) from error
+    return data
+
+
+def _changed(error: HistoryChanged, out: Path | None, *, as_json: bool) -> int:
     complain(str(error))
     kept: list[str] = []
-    if out is not None:
+    if out is None:
+        note("Run it again with --out DIR to keep both checkpoints: they are evidence.")
+    else:
         files = {"older.checkpoint": error.older, "newer.checkpoint": error.newer}
         if error.proof is not None:
             files["contradiction.json"] = error.proof
-        for name, data in files.items():
-            put(out / name, data)
-            kept.append(str(out / name))
-        note(f"Kept: {', '.join(kept)}")
-    elif error.proof is not None:
-        note("Run it again with --out DIR to keep the proof: it convinces everybody.")
+        try:
+            kept = _keep(out, files)
+            note(f"Kept: {', '.join(kept)}")
+        except StorageUnavailable as failed:
+            # What was found counts more than that it could not be kept.
+            complain(f"the evidence is not kept: {failed}")
     if as_json:
-        document = {"relation": "contradicts", "why": str(error), "kept": kept}
-        click.echo(json.dumps(document))
+        relation = "put-back" if error.proof is None else "contradicts"
+        click.echo(json.dumps({"relation": relation, "why": str(error), "kept": kept}))
     return Exit.INTEGRITY
 
 
+def _keep(out: Path, files: dict[str, bytes]) -> list[str]:
+    """Beside nothing that is evidence for something else. Raises: StorageUnavailable."""
+    for name, data in files.items():
+        try:
+            other = read_bounded(out / name, max(len(data), 1)) != data
+        except NotFound:
+            other = False
+        except CorruptObject:
+            other = True
+        if other:
+            raise StorageUnavailable(f"{out / name} is there, and is another file")
+    for name, data in files.items():
+        put(out / name, data)
+    return [str(out / name) for name in files]
+
+
 def _verify_evidence(path: Path, log_key: str | None, *, as_json: bool) -> int:
-    if log_key is None:
-        raise click.UsageError("say what proves the log: --log-key VKEY, as you know it")
-    vkeys = read_log_keys(log_key)
+    vkeys = read_log_keys(_pinned(log_key))
     try:
-        older, newer = Contradiction.decode(_read(path, MAX_CONTRADICTION_BYTES)).verify(
-            vkeys, origin=vkeys[0].name
-        )
-    except (Malformed, LogInconsistent) as error:
-        complain(f"{path} proves nothing: {error}")
-        return Exit.NO
+        data = read_given(path, MAX_CONTRADICTION_BYTES)
+        older, newer = Contradiction.decode(data).verify(vkeys, origin=vkeys[0].name)
+    except (Malformed, LogInconsistent, CorruptObject) as error:
+        return _no(f"{path} proves nothing: {error}", as_json=as_json)
     text = (
         f"proved: the key of {older.origin} has signed {older.size} entries with root"
         f" {older.root.hex()} and {newer.size} entries with root {newer.root.hex()},"
@@ -133,6 +180,19 @@ def _verify_evidence(path: Path, log_key: str | None, *, as_json: bool) -> int:
     return Exit.OK
 
 
+def _pinned(log_key: str | None) -> str:
+    if log_key is None:
+        raise click.UsageError("say what proves the log: --log-key VKEY, as you know it")
+    return log_key
+
+
+def _no(why: str, *, as_json: bool) -> int:
+    complain(why)
+    if as_json:
+        click.echo(json.dumps({"ok": False, "why": why}))
+    return Exit.NO
+
+
 def _document(found: Compared) -> dict[str, Any]:
     return {
         "relation": str(found.relation),
@@ -140,10 +200,3 @@ def _document(found: Compared) -> dict[str, Any]:
         "newer": {"size": found.newer.size, "root": found.newer.root.hex()},
         "proof": [base64.b64encode(hash_).decode() for hash_ in found.proof],
     }
-
-
-def _read(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
-    try:
-        return read_bounded(path, max_bytes, follow_links=True)
-    except NotFound as error:
-        raise Misconfigured(f"{path} is not there") from error

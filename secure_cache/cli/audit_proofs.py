@@ -11,6 +11,7 @@ from secure_cache.cli.boundary import Exit, complain, note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import (
     key_options,
+    read_given,
     read_keys,
     read_log_keys,
     read_witnesses,
@@ -20,10 +21,10 @@ from secure_cache.cli.source_options import (
 from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.proofs import ProvedEntry, hash_stream, prove_entry
 from secure_cache.compose.log_source import LogPlace, open_log_source
-from secure_cache.compose.proving import Proved, Served, prove, served_as
+from secure_cache.compose.proving import MAX_SERVED, Proved, Served, ServedAs, prove, served_as
 from secure_cache.core.key_files import write_private_file
 from secure_cache.model.clock import system_clock
-from secure_cache.model.errors import AlreadyExists, CorruptObject, Misconfigured, NotFound
+from secure_cache.model.errors import AlreadyExists, CorruptObject, NotFound
 from secure_cache.tlog.fetched import Trust
 from secure_cache.tlog.tiles import MAX_ENTRY_BYTES
 from secure_cache.tlog.tlog_proof import MAX_PROOF_BYTES
@@ -45,11 +46,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @json_option
 def prove_command(
     number: int, folder: Path, *, bundle: bool, place: LogPlace, as_json: bool
-) -> None:
+) -> int:
     """Write the proof that entry INDEX is in the log, for people who have no access to it.
 
     What is written was verified here first. `audit verify-proof` needs these files and the log's
-    key, and nothing else.
+    key, and nothing else. Ends with 1 when no key in force has signed the entry; that it is in the
+    log is proved all the same.
     """
 
     async def work() -> Proved:
@@ -58,14 +60,17 @@ def prove_command(
             return await prove(source, number, with_bundle=bundle)
 
     proved = anyio.run(work)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured(f"{folder}: cannot be made ({error.strerror})") from error
-    for name, data in proved.files.items():
-        _write_once(folder / name, data)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_once({folder / name: data for name, data in proved.files.items()})
     _tell(proved.entry, as_json=as_json)
     note(f"Written: {', '.join(str(folder / name) for name in proved.files)}")
+    if proved.entry.why_unsigned is not None:
+        complain(
+            f"entry {number} is in the log, which is proved, and its signature is not valid:"
+            f" {proved.entry.why_unsigned}"
+        )
+        return Exit.NO
+    return Exit.OK
 
 
 @click.command("verify-proof")
@@ -96,8 +101,8 @@ def verify_proof_command(
     ring = None if keys is None else read_keys(keys)
     try:
         found = prove_entry(
-            _read(proof, MAX_PROOF_BYTES),
-            _read(proof.with_suffix(".leaf") if leaf is None else leaf, MAX_ENTRY_BYTES),
+            _part(proof, MAX_PROOF_BYTES, "proof"),
+            _part(leaf or proof.with_suffix(".leaf"), MAX_ENTRY_BYTES, "leaf"),
             trust,
             ring,
         )
@@ -125,35 +130,59 @@ def verify_command(file: Path, key: str | None, *, place: LogPlace, as_json: boo
     """
     digest, size = _hash(file)
 
-    async def work() -> list[Served]:
+    async def work() -> ServedAs:
         async with open_log_source(place, clock=system_clock) as source:
             tell_unpinned(source)
             return await served_as(source, place, digest, size, key=key, clock=system_clock)
 
-    found = anyio.run(work)
+    served = anyio.run(work)
+    valid = [one for one in served.found if one.entry.keyid is not None]
     if as_json:
-        entries = [{**served.entry.row, "state": served.state} for served in found]
-        click.echo(inert_json({"sha256": digest, "size": size, "entries": entries}))
+        entries = [_served_document(one) for one in served.found]
+        document = {"ok": bool(valid), "sha256": digest, "size": size, "entries": entries}
+        click.echo(inert_json({**document, "more": served.more}))
     else:
         click.echo(f"sha256 {digest}, {size} bytes")
-        for served in found:
-            for line in _served_lines(served):
+        for one in served.found:
+            for line in _served_lines(one):
                 click.echo(printable(line))
-    if not found:
-        note("The log has no entry for these bytes: the cache never served them.")
-        return Exit.NO
-    return Exit.OK
+    if served.more:
+        note(f"There are more: these are the newest {MAX_SERVED}. --key HASH narrows it down.")
+    if valid:
+        return Exit.OK
+    note(_why_not(served, key))
+    return Exit.NO
+
+
+def _why_not(served: ServedAs, key: str | None) -> str:
+    if served.found:
+        return "These bytes are in the log, but no key in force has signed an entry for them."
+    under = "" if key is None else f" under the key {key}"
+    if served.whole:
+        return f"The log has no entry for these bytes{under}: the cache never served them."
+    return (
+        f"The server names no entry for these bytes{under}: by its word the cache never served"
+        " them. A mirror, which has the whole log, can prove it."
+    )
+
+
+def _served_document(served: Served) -> dict[str, object]:
+    entry = served.entry
+    return {**entry.row, "state": served.state, "signature": entry.signature}
 
 
 def _served_lines(served: Served) -> list[str]:
     row = served.entry.row
     writer = f"{row.get('issuer')} {row.get('subject')}"
-    return [
+    lines = [
         f"entry {row['index']}  {row.get('time')}  {row.get('tier')}  {row.get('namespace')}",
         f"    key     {row.get('key')}",
         f"    writer  {writer}, by rule {row.get('rule')}",
         f"    state   {served.state}",
     ]
+    if served.entry.why_unsigned is not None:
+        lines.append(f"    signed  {served.entry.signature}")
+    return lines
 
 
 def _tell(found: ProvedEntry, *, as_json: bool) -> None:
@@ -167,7 +196,7 @@ def _tell(found: ProvedEntry, *, as_json: bool) -> None:
     )
     if found.cosigned_by:
         lines.append(f"{'witnesses':14} {', '.join(found.cosigned_by)}")
-    lines.append(f"{'signature':14} {'not checked' if found.keyid is None else 'valid'}")
+    lines.append(f"{'signature':14} {found.signature}")
     for line in lines:
         click.echo(printable(line))
 
@@ -179,24 +208,29 @@ def _hash(file: Path) -> tuple[str, int]:
         return hash_stream(stream)
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def _part(path: Path, max_bytes: int, what: str) -> bytes:
     try:
-        return read_bounded(path, max_bytes, follow_links=True)
-    except NotFound as error:
-        raise Misconfigured(f"{path} is not there") from error
+        return read_given(path, max_bytes)
+    except CorruptObject as error:
+        raise CorruptObject(
+            f"the {what} is damaged: {path} is no plain file of at most {max_bytes} bytes"
+        ) from error
 
 
-def _write_once(path: Path, data: bytes) -> None:
-    """A proof of today's checkpoint does not replace one of yesterday's behind somebody's back."""
-    try:
-        if read_bounded(path, max(len(data), 1)) == data:
-            return
-    except (NotFound, CorruptObject) as error:
-        if isinstance(error, CorruptObject):
-            raise AlreadyExists(f"{path} is there, and is another file") from error
+def _write_once(files: dict[Path, bytes]) -> None:
+    """All or, if one of them would replace something else, none: a proof of today's checkpoint
+    does not replace one of yesterday's behind somebody's back."""
+    for path, data in files.items():
+        try:
+            same = read_bounded(path, max(len(data), 1)) == data
+        except NotFound:
+            continue
+        except CorruptObject:
+            same = False
+        if not same:
+            raise AlreadyExists(f"{path} is there, and is another file: choose another folder")
+    for path, data in files.items():
         write_private_file(path, data)
-        return
-    raise AlreadyExists(f"{path} is there, and is another file: choose another folder")
 
 
 __all__ = ["prove_command", "verify_command", "verify_proof_command"]

@@ -15,7 +15,15 @@ from secure_cache.client.key_ring import read_ring
 from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.remote import ServerAddress
 from secure_cache.compose.log_source import LogPlace, LogSource, parse_vkeys
-from secure_cache.model.errors import InvalidToken, Malformed, Misconfigured, NotFound, TokenProblem
+from secure_cache.model.errors import (
+    CorruptObject,
+    InvalidToken,
+    Malformed,
+    Misconfigured,
+    NotFound,
+    TokenProblem,
+    Unavailable,
+)
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.tlog.note import Ed25519Verifier
 from secure_cache.tlog.witness_policy import MAX_POLICY_BYTES, WitnessPolicy
@@ -184,8 +192,23 @@ def tell_unpinned(source: LogSource) -> None:
         )
 
 
-def _read(path: Path, max_bytes: int = _MAX_KEYS_BYTES) -> bytes:
+def read_given(path: Path, max_bytes: int) -> bytes:
+    """A file that the user names.
+
+    Raises:
+        Misconfigured: not there, or cannot be read.
+        CorruptObject: no plain file, or too large.
+    """
     try:
         return read_bounded(path, max_bytes, follow_links=True)
     except NotFound as error:
         raise Misconfigured(f"{path} is not there") from error
+    except Unavailable as error:
+        raise Misconfigured(str(error)) from error
+
+
+def _read(path: Path, max_bytes: int = _MAX_KEYS_BYTES) -> bytes:
+    try:
+        return read_given(path, max_bytes)
+    except CorruptObject as error:
+        raise Malformed(f"{path}: no plain file of at most {max_bytes} bytes") from error

@@ -11,6 +11,7 @@ from secure_cache.model.errors import (
     CorruptObject,
     DamagedIndex,
     LogInconsistent,
+    Misconfigured,
     NoAuditIndex,
     NotFound,
     WrongFilter,
@@ -50,11 +51,16 @@ class RemoteAudit:
             while limit > 0:
                 page = {"limit": min(limit, _PAGE), "order": order, **cursor}
                 answer = self._get(http, "entries", {**given, **page})
-                yield from answer["entries"]
-                limit -= len(answer["entries"])
-                if not answer["next"]:
+                rows, cursor = answer.get("entries"), answer.get("next") or {}
+                if not isinstance(rows, list) or not isinstance(cursor, dict):
+                    raise Misconfigured(
+                        f"{self.server.url} does not answer as a secure-cache server does"
+                    )
+                yield from rows[:limit]
+                limit -= len(rows)
+                # A page without rows that names another one would be asked for for ever.
+                if not rows or not cursor:
                     return
-                cursor = answer["next"]
 
     def counts(self, given: Mapping[str, Sequence[str]], group: str | None) -> dict[str, Any]:
         """The number of entries, also by `group`."""
