@@ -1,8 +1,9 @@
 """The Litestar application: which routes there are, and what each needs to be reached."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from litestar import Litestar, Request, Router, asgi
@@ -16,9 +17,11 @@ from litestar.types import Receive, Scope, Send
 
 import secure_cache
 from secure_cache.core.access import Caller
+from secure_cache.core.denials import CountsDenials
 from secure_cache.http.audit import audit_routes
 from secure_cache.http.bearer import bearer_token
-from secure_cache.http.console.routes import console_routes
+from secure_cache.http.body import Answer
+from secure_cache.http.console.routes import Console
 from secure_cache.http.errors import REASON_HEADER, true_status
 from secure_cache.http.front import Front, note_refusal, route_name
 from secure_cache.http.health import health_routes
@@ -54,12 +57,8 @@ def create_app(services: Services) -> Front:
         async with services.lifespan():
             yield
 
-    def refused(request: AnyRequest, error: SecureCacheError) -> Response[Problem]:
-        """The text of the error stays in the log: it may hold paths or claims."""
-        note_refusal(request.scope, error)
-        services.counts_denials.count(route_name(request.scope["path"]), error)
-        return _problem(true_status(error), error.code, refusal_text(error).decode())
-
+    console = Console(services)
+    refusals = _Refusals(console, services.counts_denials)
     app = Litestar(
         route_handlers=[
             cache,
@@ -67,7 +66,7 @@ def create_app(services: Services) -> Front:
             with_caller,
             *public_routes(services),
             *health_routes(services),
-            *console_routes(services),
+            *console.routes,
         ],
         lifespan=[lifespan],
         openapi_config=OpenAPIConfig(
@@ -76,11 +75,7 @@ def create_app(services: Services) -> Front:
             path="/schema",
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
         ),
-        exception_handlers={
-            SecureCacheError: refused,
-            HTTPException: _framework_refused,
-            Exception: _crashed,
-        },
+        exception_handlers=refusals.handlers(),
         logging_config=None,
         debug=False,
     )
@@ -89,6 +84,7 @@ def create_app(services: Services) -> Front:
         cache=services.cache,
         root_path=services.root_path,
         telemetry=services.telemetry,
+        early=refusals.early,
     )
 
 
@@ -100,15 +96,52 @@ class Problem:
     title: str
 
 
-def _framework_refused(_: AnyRequest, error: HTTPException) -> Response[Problem]:
-    title = {404: "there is nothing here", 405: "this path does not take that method"}
-    return _problem(error.status_code, "http", title.get(error.status_code, "not well formed"))
+class _Refusals:
+    """What is answered instead of an answer: to people a page, to programs a `Problem`."""
 
+    def __init__(self, console: Console, counts_denials: CountsDenials) -> None:
+        self._console = console
+        self._counts_denials = counts_denials
 
-def _crashed(request: AnyRequest, error: Exception) -> Response[Problem]:
-    _log.error("request.crashed", path=request.scope["path"], exc_info=error)
-    note_refusal(request.scope, Broken(repr(error)))
-    return _problem(500, "crashed", "the server met a defect of its own; its log says more")
+    def handlers(self) -> dict[type[Exception] | int, Callable[[Any, Any], Response[Any]]]:
+        return {
+            SecureCacheError: self.refused,
+            HTTPException: self.framework_refused,
+            Exception: self.crashed,
+        }
+
+    def refused(self, request: AnyRequest, error: SecureCacheError) -> Response[Any]:
+        """The text of the error stays in the log: it may hold paths or claims."""
+        note_refusal(request.scope, error)
+        self._counts_denials.count(route_name(request.scope["path"]), error)
+        return self._say(request, true_status(error), error.code, refusal_text(error).decode())
+
+    def framework_refused(self, request: AnyRequest, error: HTTPException) -> Response[Any]:
+        title = {404: "there is nothing here", 405: "this path does not take that method"}
+        return self._say(
+            request, error.status_code, "http", title.get(error.status_code, "not well formed")
+        )
+
+    def crashed(self, request: AnyRequest, error: Exception) -> Response[Any]:
+        _log.error("request.crashed", path=request.scope["path"], exc_info=error)
+        note_refusal(request.scope, Broken(repr(error)))
+        title = "the server met a defect of its own; its log says more"
+        return self._say(request, 500, "crashed", title)
+
+    def early(self, path: str, error: SecureCacheError) -> Answer:
+        """For a request whose body was not read: the application never saw it."""
+        status, reason = true_status(error), (REASON_HEADER, error.code.encode())
+        page = self._console.problem(path, status, error.title)
+        if page is None:
+            headers = ((b"content-type", b"text/plain"), reason)
+            return Answer(status, f"secure-cache: {error.title}".encode(), headers)
+        named = {**page.headers, "content-type": f"{page.media_type}; charset=utf-8"}
+        pairs = ((name.encode(), value.encode()) for name, value in named.items())
+        return Answer(status, page.content, (*pairs, reason))
+
+    def _say(self, request: AnyRequest, status: int, code: str, title: str) -> Response[Any]:
+        page = self._console.problem(request.scope["path"], status, title)
+        return _problem(status, code, title) if page is None else page
 
 
 def _problem(status: int, code: str, title: str) -> Response[Problem]:

@@ -5,6 +5,7 @@ within bounds, and handed on whole.
 """
 
 import re
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +24,6 @@ from secure_cache.http.body import (
     read_body,
     refuse_and_drain,
 )
-from secure_cache.http.errors import REASON_HEADER, true_status
 from secure_cache.http.nx import NxCache
 from secure_cache.model.errors import SecureCacheError
 
@@ -37,6 +37,7 @@ _CACHE_PATH = "/v1/cache"
 _PLAIN_CACHE_PATH = b"/v1/cache/"
 _REFUSAL = "secure_cache.refusal"
 _SLASHES = re.compile("/{2,}")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Front:
@@ -44,15 +45,30 @@ class Front:
 
     The data path is mounted in the framework's application, where every spelling of its path
     leads. The plain spelling is handed over here: the framework's own work is a fifth of a miss.
+
+    Args:
+        app: the framework's application.
+        cache: the data path.
+        root_path: the prefix.
+        telemetry: the operator's instruments.
+        early: the answer to a request, by its path, whose body is refused before the application
+            sees it.
     """
 
     def __init__(
-        self, app: ASGIApp, *, cache: NxCache, root_path: str, telemetry: Telemetry
+        self,
+        app: ASGIApp,
+        *,
+        cache: NxCache,
+        root_path: str,
+        telemetry: Telemetry,
+        early: Callable[[str, SecureCacheError], Answer],
     ) -> None:
         self._app: Any = app
         self._cache = cache
         self._root_path = root_path
         self._telemetry = telemetry
+        self._early = early
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,6 +93,9 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Much of what is answered was written by others; no browser may guess what it is.
+                others = [pair for pair in message.get("headers", ()) if pair[0] != _NOSNIFF[0]]
+                message = {**message, "headers": [*others, _NOSNIFF]}
             await send(message)
 
         self._telemetry.request_started()
@@ -87,8 +106,7 @@ class Front:
             body = b"".join([block async for block in blocks])
         except SecureCacheError as error:
             note_refusal(scope, error)
-            headers = ((b"content-type", b"text/plain"), (REASON_HEADER, error.code.encode()))
-            answer = Answer(true_status(error), f"secure-cache: {error.title}".encode(), headers)
+            answer = self._early(scope["path"], error)
             await refuse_and_drain(watched_send, receive, answer, _SMALL_DRAIN)
         else:
             await self._app(scope, _replay(body, receive), watched_send)

@@ -5,6 +5,8 @@ import pytest
 from fakes.issuer import Issuer
 from world.server import Server, wait_until
 
+from secure_cache.http.console.render import PAGE_HEADERS
+
 ROOT = "/cache"
 OURS = {"sec-fetch-site": "same-origin"}
 FOREIGN = ({}, {"origin": "null"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "none"})
@@ -114,6 +116,48 @@ def test_an_issuer_that_is_away_ends_no_session(browser, dead_issuers_token):
     assert answer.headers["content-type"].startswith("text/html")
     assert "content-security-policy" in answer.headers
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("GET", "/audit/nothing", 404, "nothing here"),
+        ("GET", "/audit/entries/1/2/3", 404, "nothing here"),
+        ("GET", "/audit/static/nothing.js", 404, "nothing here"),
+        ("GET", "//audit//nothing", 404, "nothing here"),
+        ("POST", "/audit/search", 405, "does not take that method"),
+        ("DELETE", "/audit", 405, "does not take that method"),
+        ("GET", "/audit/sign-out", 405, "does not take that method"),
+        ("POST", "/audit/sign-in", 413, "larger than this server accepts"),
+    ],
+)
+def test_where_there_is_no_page_a_page_says_so(server, method, path, status, says):
+    more = {"content": b"a" * 70_000} if status == 413 else {}
+    with httpx.Client(timeout=30) as client:
+        answer = client.request(method, f"{server.url}{ROOT}{path}", headers=OURS, **more)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    for name, value in PAGE_HEADERS.items():
+        assert answer.headers[name] == value
+    assert says in answer.text
+
+
+def test_programs_are_told_in_json_where_nothing_is(browser):
+    answer = browser.get("/audit/v1/nothing")
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "http"
+
+
+def test_no_browser_guesses_what_an_answer_is(browser, auditor):
+    for path in ("/log/checkpoint", "/log/vkeys", "/log/nothing", "/audit/v1/entries", "/audit/"):
+        for method in ("GET", "OPTIONS", "PUT"):
+            answer = browser.request(method, path)
+            assert answer.headers.get_list("x-content-type-options") == ["nosniff"], path
+    for path in ("entries/0/evidence", "entries/0/leaf", "export", "consistency?old=1&new=1"):
+        answer = browser.get(f"/audit/{path}", headers=cookie(auditor))
+        assert answer.status_code == 200, path
+        for name in PAGE_HEADERS:
+            assert len(answer.headers.get_list(name)) == 1, (path, name)
 
 
 def test_a_misspelt_filter_does_not_show_everything(browser, auditor):

@@ -51,7 +51,7 @@ def request():
 
 async def test_a_request_that_the_end_of_a_drain_cuts_is_counted_and_told():
     numbers = Numbers()
-    front = Front(stuck, cache=None, root_path="", telemetry=numbers)
+    front = Front(stuck, cache=None, root_path="", telemetry=numbers, early=None)
     with capture_logs() as lines, anyio.move_on_after(0.05):
         await front(request(), nothing, ignore)
     (finished,) = numbers.finished
@@ -63,7 +63,7 @@ async def test_a_request_that_the_end_of_a_drain_cuts_is_counted_and_told():
 
 async def test_a_request_on_which_the_framework_breaks_is_counted_and_told():
     numbers = Numbers()
-    front = Front(crashing, cache=None, root_path="", telemetry=numbers)
+    front = Front(crashing, cache=None, root_path="", telemetry=numbers, early=None)
     with capture_logs() as lines, pytest.raises(ValueError, match="framework"):
         await front(request(), nothing, ignore)
     (finished,) = numbers.finished

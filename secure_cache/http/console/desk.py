@@ -3,13 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-import structlog
 from litestar import Request
 from litestar.datastructures import State
 from litestar.response import Response
 
 from secure_cache.http.audit_question import Asked
-from secure_cache.http.console.render import Renderer
+from secure_cache.http.console.render import PAGE_HEADERS, Renderer
 from secure_cache.http.console.session import clear_cookie, cookie_token
 from secure_cache.http.errors import true_status
 from secure_cache.http.front import note_refusal
@@ -26,8 +25,6 @@ from secure_cache.model.errors import (
     TooLarge,
     WrongFilter,
 )
-
-_log = structlog.get_logger(__name__)
 
 AnyRequest: TypeAlias = Request[object, object, State]
 Answer: TypeAlias = Response[bytes]
@@ -59,7 +56,16 @@ class Desk:
         self.pages = renderer
 
     async def answer(self, request: AnyRequest, work: Work) -> Answer:
-        """Who is not signed in is sent to do so; every question is told to the server's log."""
+        """Who is not signed in is sent to do so; every question is told to the server's log.
+
+        Every answer has a page's headers, whatever it is.
+        """
+        answer = await self._answer(request, work)
+        for name, value in PAGE_HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
+
+    async def _answer(self, request: AnyRequest, work: Work) -> Answer:
         try:
             token = cookie_token(request.scope["headers"])
         except InvalidToken as error:
@@ -98,20 +104,17 @@ class Desk:
     def problem(self, request: AnyRequest, error: SecureCacheError) -> Answer:
         """A page that says what is wrong."""
         self._count(request, error)
-        return self.pages.page(
-            "problem",
-            status=503 if isinstance(error, Misconfigured) else true_status(error),
-            page="problem",
-            title=error.title,
-            why=sentence(error),
-        )
+        status = 503 if isinstance(error, Misconfigured) else true_status(error)
+        return self.show(status, error.title, sentence(error))
+
+    def show(self, status: int, title: str, why: str) -> Answer:
+        """The page for what has no other."""
+        return self.pages.page("problem", status=status, page="problem", title=title, why=why)
 
     def foreign(self, request: AnyRequest, error: Denied) -> Answer:
         """A form of another site: says nothing of the token, which was not looked at."""
         self._count(request, error)
-        return self.pages.page(
-            "problem", status=403, page="sign-in", title=error.title, why=_FOREIGN
-        )
+        return self.show(403, error.title, _FOREIGN)
 
     def _count(self, request: AnyRequest, error: SecureCacheError) -> None:
         """Guessing at this door is counted like guessing at the API's."""

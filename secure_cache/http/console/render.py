@@ -57,7 +57,7 @@ class Renderer:
         return Response(
             text.encode(),
             status_code=status,
-            media_type="text/html; charset=utf-8",
+            media_type="text/html",
             headers=headers,
         )
 
@@ -66,8 +66,7 @@ class Renderer:
         if name not in self._static:
             return None
         headers = PAGE_HEADERS | {"cache-control": "no-cache"}
-        kind = f"{STATIC[name]}; charset=utf-8"
-        return Response(self._static[name], media_type=kind, headers=headers)
+        return Response(self._static[name], media_type=STATIC[name], headers=headers)
 
     def redirect(self, path: str, *, cookie: str | None = None) -> Response[bytes]:
         """To another page of ours."""

@@ -24,16 +24,29 @@ from secure_cache.model.errors import Denied, InvalidToken, NotFound, SecureCach
 _LONGEST_SECONDS = 12 * 3600
 
 
-def console_routes(services: Services) -> list[HTTPRouteHandler]:
-    """All routes; each asks for its own auditor, by the cookie."""
-    desk = Desk(services, Renderer(f"{services.root_path}/audit"))
-    return [
-        *_session_routes(desk),
-        *overview_routes(desk),
-        *search_routes(desk),
-        *entry_routes(desk),
-        *policy_routes(desk),
-    ]
+class Console:
+    """The console as the application sees it.
+
+    Attributes:
+        routes: each asks for its own auditor, by the cookie.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._desk = Desk(services, Renderer(f"{services.root_path}/audit"))
+        self.routes: list[HTTPRouteHandler] = [
+            *_session_routes(self._desk),
+            *overview_routes(self._desk),
+            *search_routes(self._desk),
+            *entry_routes(self._desk),
+            *policy_routes(self._desk),
+        ]
+
+    def problem(self, path: str, status: int, title: str) -> Answer | None:
+        """What to show where no route answers, or one crashed; None for the paths of others."""
+        parts = [part for part in path.split("/") if part]
+        if parts[:1] != ["audit"] or parts[1:2] == ["v1"]:
+            return None
+        return self._desk.show(status, title, f"{title[:1].upper()}{title[1:]}.")
 
 
 def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
