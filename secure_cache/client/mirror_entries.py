@@ -1,7 +1,8 @@
 """What the entries of a mirror are worth: held to the keys that the log itself announced."""
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -11,7 +12,7 @@ import msgspec
 
 from secure_cache.client.key_ring import open_ring
 from secure_cache.model.digest import Digest
-from secure_cache.model.errors import CorruptObject, LogInconsistent
+from secure_cache.model.errors import CorruptObject, LogInconsistent, Unavailable
 from secure_cache.provenance.dsse import Envelope
 from secure_cache.provenance.event import Happening, KeysChanged, PolicyTookEffect
 from secure_cache.provenance.event_statement import parse_event
@@ -24,6 +25,7 @@ MAX_BAD = 1000
 _BUNDLES = 8
 _MANY = 20_000
 """From so many entries on, other processes help."""
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class NotAnnouncedError(Exception):
@@ -114,6 +116,7 @@ async def judge_entries(
 
     Raises:
         LogInconsistent, CorruptObject: a file of the tree is damaged.
+        Unavailable: those other processes could not be started, or ended.
     """
     size, total = tree.checkpoint.size, Judgement()
     apart = size - start > many
@@ -122,24 +125,56 @@ async def judge_entries(
 
     async def judge(first: int, leaves: list[bytes]) -> None:
         if apart:
-            # It is arithmetic in Python: threads would wait for each other.
-            given = await anyio.to_process.run_sync(
-                _judge_apart, data, first, leaves, limiter=limiter, cancellable=True
-            )
-            total.add(msgspec.convert(given, Judgement))
+            total.add(await _judged_apart(data, first, leaves, limiter))
         else:
             total.add(await anyio.to_thread.run_sync(judge_leaves, ring, first, leaves))
 
-    at = start
-    async for group in in_batches(tree, start):
-        async with anyio.create_task_group() as tasks:
-            for first, leaves in group:
-                tasks.start_soon(judge, first, leaves)
-                at = first + len(leaves)
-        if progress is not None:
-            progress(at, size)
+    async def judge_all(group: list[tuple[int, list[bytes]]]) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                for first, leaves in group:
+                    tasks.start_soon(judge, first, leaves)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+
+    with _safe_path():
+        async for group in in_batches(tree, start):
+            await judge_all(group)
+            if progress is not None:
+                first, leaves = group[-1]
+                progress(first + len(leaves), size)
     total.bad.sort()
     return total
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python processes that start meanwhile take no module from the current folder, which may be
+    the checkout of whoever is being audited. anyio has no other way to say so."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
+async def _judged_apart(
+    ring: bytes, first: int, leaves: list[bytes], limiter: anyio.CapacityLimiter
+) -> Judgement:
+    """In another process: it is arithmetic in Python, and threads would wait for each other."""
+    try:
+        given = await anyio.to_process.run_sync(
+            _judge_apart, ring, first, leaves, limiter=limiter, cancellable=True
+        )
+    except (anyio.BrokenWorkerProcess, OSError) as error:
+        raise Unavailable(
+            f"a process that helps to judge the entries could not be started, or ended: {error}"
+        ) from error
+    return msgspec.convert(given, Judgement)
 
 
 def judge_leaves(ring: KeyRing, first: int, leaves: list[bytes]) -> Judgement:

@@ -1,7 +1,9 @@
 """A mirror, against logs that grow, go back, fork and lie; and one that is killed and damaged."""
 
 import json
+import os
 import random
+import sys
 
 import pytest
 from fakes.audit import leaf_of, leaf_of_event, numbered
@@ -213,6 +215,32 @@ async def test_many_entries_are_judged_by_other_processes(tmp_path):
     assert apart == here
     assert [index for index, _ in apart.bad] == [600]
     assert told[-1] == (700, 700)
+
+
+async def test_a_file_in_the_current_folder_becomes_no_module_of_the_helpers(tmp_path, monkeypatch):
+    """An auditor may stand in the checkout of whoever is being audited."""
+    for name in ("anyio", "msgspec", "pickle", "secure_cache"):
+        hostile = f"open({str(tmp_path / 'ran')!r}, 'a')\nraise SystemExit"
+        (tmp_path / f"{name}.py").write_text(hostile)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    log = SignedLog().grow_to(700)
+    tree = TreeReader(log.fetch, TRUST.open(log.files["checkpoint"]))
+
+    found = await judge_entries(tree, KeyRing.decode(log.ring), 0, None, many=1)
+
+    assert not found.bad
+    assert not (tmp_path / "ran").exists()
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+async def test_a_helper_that_cannot_be_started_is_an_error_of_ours(tmp_path, monkeypatch):
+    log = SignedLog().grow_to(300)
+    tree = TreeReader(log.fetch, TRUST.open(log.files["checkpoint"]))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+
+    with pytest.raises(Unavailable, match="process"):
+        await judge_entries(tree, KeyRing.decode(log.ring), 0, None, many=1)
 
 
 # keys that change
