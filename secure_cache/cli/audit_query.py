@@ -104,6 +104,8 @@ def show_command(  # noqa: PLR0917 - one parameter for each option
     else:
         for line in _lines(document):
             click.echo(printable(line))
+        if place.server is not None:
+            note(f"So says the server. `secure-cache audit prove {number}` proves it.")
 
 
 def _entries(
@@ -210,7 +212,7 @@ def _print_counts(counts: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    """For people: the row, then what was verified, then what became of it."""
+    """For people: the row, then what was verified there, then what became of it."""
     entry, proof, state = document["entry"], document["proof"], document["state"]
     lines = [f"{name:14} {_shown(value)}" for name, value in entry.items()]
     signature = document["signature"]

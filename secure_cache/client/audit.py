@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import msgspec
 
 from secure_cache.client.remote import ServerAddress, ask
 from secure_cache.model.errors import (
@@ -32,10 +33,60 @@ _ERRORS = {
 }
 
 
+class _Page(msgspec.Struct):
+    entries: list[dict[str, Any]]
+    next: dict[str, int] | None
+
+
+class _Count(msgspec.Struct):
+    value: str | None
+    entries: int
+
+
+class _Counts(msgspec.Struct):
+    total: int
+    distinct: int = 0
+    counts: list[_Count] = []
+
+
+class _Proof(msgspec.Struct):
+    index: int
+    size: int
+    root: str
+
+
+class _Signature(msgspec.Struct):
+    valid: bool
+    why: str | None
+
+
+class _State(msgspec.Struct):
+    state: str
+    line: str
+    why: str
+
+
+class _Event(msgspec.Struct):
+    index: int
+    event: str
+
+
+class _Details(msgspec.Struct):
+    entry: dict[str, Any]
+    proof: _Proof
+    signature: _Signature | None
+    state: _State | None
+    events: list[_Event]
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteAudit:
-    """Raises from all: Unavailable, Denied, InvalidToken, Misconfigured, and what the server says
-    of the question or of its log."""
+    """What the server says, and proves nothing by itself; its form is checked, so that whoever
+    shows it can rely on that.
+
+    Raises from all: Unavailable, Denied, InvalidToken, Misconfigured, and what the server says
+    of the question or of its log.
+    """
 
     server: ServerAddress
     token: str
@@ -50,12 +101,8 @@ class RemoteAudit:
         with self.client() as http:
             while limit > 0:
                 page = {"limit": min(limit, _PAGE), "order": order, **cursor}
-                answer = self._get(http, "entries", {**given, **page})
-                rows, cursor = answer.get("entries"), answer.get("next") or {}
-                if not isinstance(rows, list) or not isinstance(cursor, dict):
-                    raise Misconfigured(
-                        f"{self.server.url} does not answer as a secure-cache server does"
-                    )
+                answer = self._get(http, "entries", {**given, **page}, _Page)
+                rows, cursor = answer["entries"], answer["next"] or {}
                 yield from rows[:limit]
                 limit -= len(rows)
                 # A page without rows that names another one would be asked for for ever.
@@ -65,18 +112,31 @@ class RemoteAudit:
     def counts(self, given: Mapping[str, Sequence[str]], group: str | None) -> dict[str, Any]:
         """The number of entries, also by `group`."""
         with self.client() as http:
-            return self._get(http, "counts", {**given, **({"group": group} if group else {})})
+            grouped = {**given, **({"group": group} if group else {})}
+            return self._get(http, "counts", grouped, _Counts)
 
     def details(self, index: int) -> dict[str, Any]:
-        """Everything about one entry."""
+        """Everything about one entry. Raises: NotFound."""
         with self.client() as http:
-            return self._get(http, f"entries/{index}", {})
+            try:
+                return self._get(http, f"entries/{index}", {}, _Details)
+            except NotFound as error:
+                raise NotFound(f"the index of {self.server.url} has no entry {index}") from error
 
-    def _get(self, http: httpx.Client, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _get(
+        self, http: httpx.Client, path: str, parameters: Mapping[str, Any], form: type
+    ) -> dict[str, Any]:
         request = http.build_request(
             "GET",
             f"{self.server.url}/audit/v1/{path}",
             params=dict(parameters),
             headers={"Authorization": f"Bearer {self.token}"},
         )
-        return ask(http, request, errors=_ERRORS, max_bytes=_MAX_ANSWER_BYTES)
+        answer = ask(http, request, errors=_ERRORS, max_bytes=_MAX_ANSWER_BYTES)
+        try:
+            msgspec.convert(answer, form)
+        except msgspec.ValidationError as error:
+            raise Misconfigured(
+                f"{self.server.url} does not answer as a secure-cache server does ({error})"
+            ) from error
+        return answer

@@ -147,7 +147,7 @@ async def _named(
         for row in rows:
             index = _index_in(row)
             details = await anyio.to_thread.run_sync(remote.details, index)
-            yield index, _state(details.get("state"))
+            yield index, _state(details["state"])
         return
     async with offline_of(place, clock) as audit:
         done = await audit.catch_up()
