@@ -149,7 +149,7 @@ class Mirror:
         missing = await self._take_policies(announced, origin)
         tell = None if progress is None else partial(progress, "verifying")
         judgement = await judge_entries(tree, origin.keys or ring, start, tell)
-        pins = msgspec.structs.replace(self._pins, missing_policies=tuple(missing))
+        pins = self._pins.lacking(tuple(missing))
         await self._put(CHECKPOINT, note)
         await self._put(PINS, pins.encode())
         self._pins = pins
@@ -207,7 +207,14 @@ class Mirror:
             for first, leaves in group:
                 for index, leaf in enumerate(leaves, first):
                     announced.read(index, leaf)
-        index, ring, data = await announced.ring(origin.ring_for, newest=newest)
+        try:
+            index, ring, data = await announced.ring(origin.ring_for, newest=newest)
+        except NotAnnouncedError:
+            if not start:
+                raise
+            # Perhaps a run that was given older keys has passed over the event that announces
+            # these.
+            return await self._take_ring(tree, origin, 0, newest=newest)
         await self._put_unless_same(f"{KEYS}/{ring.digest}.json", data)
         self._pins = msgspec.structs.replace(self._pins, keys_event=index)
         return announced, ring

@@ -120,7 +120,7 @@ async def judge_entries(
     """
     size, total = tree.checkpoint.size, Judgement()
     apart = size - start > many
-    limiter = anyio.CapacityLimiter(len(os.sched_getaffinity(0)))
+    limiter = anyio.CapacityLimiter(_cores())
     data = ring.encode()
 
     async def judge(first: int, leaves: list[bytes]) -> None:
@@ -145,6 +145,13 @@ async def judge_entries(
                 progress(first + len(leaves), size)
     total.bad.sort()
     return total
+
+
+def _cores() -> int:
+    """How many this process may use; macOS does not tell, only how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -11,7 +11,7 @@ evidence/            signed checkpoints that contradict each other, if there eve
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,9 @@ EVIDENCE = "evidence"
 _LOCK = ".lock"
 _UNFINISHED = ".new-"
 _VERSION = 1
-_MAX_PINS_BYTES = 65_536
+_MAX_PINS_BYTES = 8 << 20
+_MAX_MISSING = 100_000
+"""Of the policies whose text was not to be had, so many are asked for again: they fit the file."""
 
 
 class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +61,10 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     source: str
     keys_event: int | None = None
     missing_policies: tuple[str, ...] = ()
+
+    def lacking(self, policies: Sequence[str]) -> "Pins":
+        """With the digests of policies whose text was not to be had, the newest of them."""
+        return msgspec.structs.replace(self, missing_policies=tuple(policies[-_MAX_MISSING:]))
 
     def encode(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"

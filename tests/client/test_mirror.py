@@ -21,10 +21,11 @@ from secure_cache.model.errors import (
     HistoryChanged,
     LogInconsistent,
     Misconfigured,
+    NotFound,
     StorageUnavailable,
     Unavailable,
 )
-from secure_cache.provenance.event import KeysChanged
+from secure_cache.provenance.event import KeysChanged, PolicyTookEffect
 from secure_cache.provenance.keys import KeyRing, KeyStatus, ring_of
 from secure_cache.tlog.checkpoint import Checkpoint, sign_checkpoint
 from secure_cache.tlog.contradiction import Contradiction
@@ -234,6 +235,12 @@ async def test_a_file_in_the_current_folder_becomes_no_module_of_the_helpers(tmp
     assert "PYTHONSAFEPATH" not in os.environ
 
 
+async def test_a_system_that_cannot_tell_its_free_cores_has_mirrors_too(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    done = await mirror_of(SignedLog().grow_to(10), tmp_path / "mirror")
+    assert done.checkpoint.size == 10
+
+
 async def test_a_helper_that_cannot_be_started_is_an_error_of_ours(tmp_path, monkeypatch):
     log = SignedLog().grow_to(300)
     tree = TreeReader(log.fetch, TRUST.open(log.files["checkpoint"]))
@@ -304,6 +311,26 @@ async def test_an_announcement_of_keys_that_nobody_has_is_an_entry_like_any_othe
     assert read_pins(folder).keys_event == 0
     found, _ = await problems(folder)
     assert ["entry 10" in problem.what for problem in found] == [True], who
+
+
+async def test_keys_that_everybody_knows_only_at_the_next_run_are_taken_then(tmp_path):
+    """A replica that knew the old ring alone was asked first: that must not end the mirror."""
+    log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
+    new = ed25519_signer(2)
+    old_ring = log.ring
+    log.announce(ring_of([public_key(log.entry_signer), public_key(new)]), by=new)
+    log.grow_to(20)
+
+    async def behind(_sha256):
+        return old_ring
+
+    done = await mirror_of(log, folder, ring_for=behind, waits=(0,))
+    assert [index for index, _ in done.judgement.bad] == [10]
+    log.grow_to(30)
+    done = await mirror_of(log, folder, waits=(0,))
+    assert done.judgement.bad == []
+    assert read_pins(folder).keys_event == 10
+    await assert_good(folder, log)
 
 
 # crashes
@@ -586,6 +613,23 @@ async def test_a_damaged_older_tile_says_what_to_do_in_an_ordinary_run(tmp_path)
 
 
 # the folder
+
+
+async def test_thousands_of_policies_that_are_not_to_be_had_leave_a_mirror(tmp_path):
+    log, folder = SignedLog().grow_to(3), tmp_path / "mirror"
+    for number in range(2000):
+        took = PolicyTookEffect(Digest.of(b"%d" % number), number + 2, Digest.of(b""))
+        log.leaves.append(leaf_of_event(took, signer=log.entry_signer))
+    log.publish()
+
+    async def nowhere(_sha256):
+        raise NotFound("not here")
+
+    await mirror_of(log, folder, policy_text=nowhere)
+    log.grow_to(2010)
+    done = await mirror_of(log, folder, policy_text=nowhere)
+    assert len(done.missing_policies) == 2001
+    await assert_good(folder, log)
 
 
 async def test_two_runs_do_not_write_into_one_mirror(tmp_path):
