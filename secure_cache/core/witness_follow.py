@@ -91,15 +91,19 @@ class Follower:
             Malformed, NotFound: not a checkpoint, or of a log that is not known here.
             Denied, Unavailable: it can not be fetched.
         """
-        for attempt in range(_TRIES):
+        seen: tuple[bytes, Checkpoint] | None = None
+        for _ in range(_TRIES):
             found = await self._newest()
+            if seen is not None and seen[1].size > found.checkpoint.size:
+                await self._rolled_back(*seen, found)
             last = await run_sync(self._witness.last, found.checkpoint.origin)
             if last is not None and last[1].size > found.checkpoint.size:
-                if attempt == 0:
-                    # A cache on the way may be a moment behind; the log itself never goes back.
-                    await self._pause(_LOOK_AGAIN_SECONDS)
-                    continue
-                await self._rolled_back(last[0], last[1], found)
+                # The log itself never goes back; but a cache on the way may be a moment behind,
+                # and somebody may have brought us a newer one since this was fetched. So only
+                # what is fetched from now on is held to it.
+                seen = last
+                await self._pause(_LOOK_AGAIN_SECONDS)
+                continue
             cosigned = await self._cosigned(found, last)
             if cosigned is not None:
                 return cosigned

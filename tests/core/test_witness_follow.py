@@ -213,6 +213,32 @@ async def test_no_right_to_the_tiles_is_said_so(follow):
     assert following.witness.last(ORIGIN) is None
 
 
+async def test_a_witness_that_is_brought_newer_checkpoints_meanwhile_accuses_nobody(follow):
+    """The log submits to the same witness while it looks: what it fetched a moment ago is then
+    smaller than what was cosigned, and nobody has put anything back."""
+    store = MemoryStore()
+    log = await grown_log(store, (5,))
+    following, submitted = follow(store), follow(store)
+    await following.look()
+    plain, size = following.fetch, 5
+
+    async def fetch(path):
+        nonlocal size
+        data = await plain(path)
+        if path == "checkpoint":
+            size += 1
+            await grow(log, (size,))
+            await submitted.look()
+        return data
+
+    following.follower._fetch = fetch
+    with pytest.raises(Unavailable, match="goes on"):
+        await following.look()
+    following.follower._fetch = plain
+    assert (await following.look()).checkpoint.size == size
+    assert not following.evidence("rollback")
+
+
 async def test_two_followers_over_one_folder_agree(follow):
     store = MemoryStore()
     log = await grown_log(store, (5,))
