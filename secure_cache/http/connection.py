@@ -63,6 +63,7 @@ class HardenedProtocol(HttpToolsProtocol):
     limits: ClassVar[ConnectionLimits]
     idle: ClassVar[dict["HardenedProtocol", None]]
     refusals: ClassVar[RefusalLog]
+    leaving: ClassVar[bool]
 
     def __init__(
         self,
@@ -98,7 +99,11 @@ class HardenedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._arm("head", self.limits.header_seconds, self._head_is_late)
-        if len(self.connections) > self.limits.max_connections:
+        if self.leaving:
+            # The kernel had accepted it when the port closed. A busy client would keep it open,
+            # and with it the process, until the drain ends and cuts a request.
+            self.shutdown()
+        elif len(self.connections) > self.limits.max_connections:
             if self.idle:
                 # A clean close of an idle connection costs its client nothing but a new one.
                 next(iter(self.idle)).timeout_keep_alive_handler()
@@ -126,6 +131,11 @@ class HardenedProtocol(HttpToolsProtocol):
         else:
             return None
         return True
+
+    @classmethod
+    def leave(cls) -> None:
+        """The port closes: a connection that is made from now on has one request at most."""
+        cls.leaving = True
 
     def shutdown(self) -> None:
         """The server is leaving: finish what is open, then close."""
@@ -393,5 +403,6 @@ def hardened(limits: ConnectionLimits) -> type[HardenedProtocol]:
 
     Bounded.limits = limits
     Bounded.idle = {}
+    Bounded.leaving = False
     Bounded.refusals = RefusalLog()
     return Bounded

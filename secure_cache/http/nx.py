@@ -48,6 +48,9 @@ from secure_cache.model.names import Key
 _log = structlog.get_logger("secure_cache.request")
 
 _METHODS = {"GET", "HEAD", "PUT"}
+_PARTING_SECONDS = 2.0
+"""Less than a server that leaves is given to end (`server.KILL_AFTER_SECONDS`)."""
+
 _STALLED_SEND_SECONDS = 60.0
 _ASK_AFTER_BYTES = 4 * 1024 * 1024
 
@@ -105,6 +108,11 @@ class NxCache:
             error = await self._attempt(request)
             if error is not None:
                 await self._refuse(request, error)
+        except anyio.get_cancelled_exc_class():
+            if not request.status:
+                error = Overloaded("the server ended before the request did")
+                await self._part(request, error)
+            raise
         finally:
             # Also when the end of a drain cuts it: each request has its line and its number.
             finish(request, error, self._telemetry, self._denials)
@@ -229,6 +237,11 @@ class NxCache:
             Answer(status, text, headers),
             self._limits.drain if known else self._limits.stranger_drain,
         )
+
+    async def _part(self, request: CacheRequest, error: SecureCacheError) -> None:
+        """The end of a drain cuts a request: what would be a 500 is a miss, or not stored."""
+        with anyio.move_on_after(_PARTING_SECONDS, shield=True):
+            await self._refuse(request, error)
 
     async def _method_not_allowed(self, request: CacheRequest) -> None:
         text = b"this path takes GET, HEAD and PUT"

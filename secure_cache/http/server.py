@@ -218,11 +218,17 @@ def _ours(error: BaseException) -> BaseException:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, worker: Worker, on_ready: Callable[[], None], notice: float
+        self,
+        config: uvicorn.Config,
+        worker: Worker,
+        on_ready: Callable[[], None],
+        on_leave: Callable[[], None],
+        notice: float,
     ) -> None:
         super().__init__(config)
         self._worker = worker
         self._on_ready = on_ready
+        self._on_leave = on_leave
         self._notice = notice
         self._hurry = asyncio.Event()
 
@@ -249,6 +255,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         with anyio.move_on_after(self._notice):
             await self._hurry.wait()
+        self._on_leave()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -277,9 +284,10 @@ def serve(
         Exception: what the factory or the lifespan of the application raised.
     """
     app = _Lifespan(source.build(worker))
+    protocol = hardened(options.limits)
     config = uvicorn.Config(
         app,
-        http=hardened(options.limits),
+        http=protocol,
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -294,7 +302,7 @@ def serve(
     )
     # An int for uvicorn's annotation, any number of seconds for the `wait_for` behind it.
     config.timeout_graceful_shutdown = options.drain_seconds  # type: ignore[assignment]
-    server = _Server(config, worker, on_ready, options.notice_seconds)
+    server = _Server(config, worker, on_ready, protocol.leave, options.notice_seconds)
     app.on_end = server.abandon
     try:
         server.run(sockets=[listener])

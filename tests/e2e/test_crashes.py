@@ -1,6 +1,7 @@
 """Promise 6: a 200 to a PUT means stored, signed and logged, whatever happens afterwards."""
 
 import random
+import socket
 import threading
 import time
 
@@ -163,3 +164,25 @@ def test_a_second_server_on_the_same_port_says_why_it_does_not_start(make_server
     assert refused.value.code == 2
     assert "Traceback" not in refused.value.logs
     assert server.put(server.token(), "1", b"x").status_code == 200
+
+
+def test_an_upload_that_outlasts_the_drain_breaks_no_build(make_server):
+    """A 500 to a store would be a failed build at every restart of the server."""
+    server = make_server()
+    server.environment["SECURE_CACHE_SERVER__DRAIN_SECONDS"] = "0.3"
+    server.start()
+    token = server.token(branch="main")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(
+            b"PUT /v1/cache/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+            b"Authorization: Bearer %s\r\n\r\n12345" % token.encode()
+        )
+        wait_until(
+            lambda: "secure_cache_open_uploads 1.0" in httpx.get(f"{server.url}/metrics").text,
+            "the upload to begin",
+        )
+        assert server.stop() == 0
+        answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    server.start()
+    assert server.get(token, "1").status_code == 404

@@ -143,13 +143,28 @@ async def test_a_client_that_takes_nothing_is_too_slow_and_no_defect_of_ours(wor
     assert [line["event"] for line in lines] == ["request"]
 
 
-@pytest.mark.parametrize("client", [Stalled("GET"), Client("PUT", b"2")], ids=["get", "put"])
-async def test_a_request_that_the_end_of_a_drain_cuts_is_counted_and_told(world, client):
+async def test_an_answer_that_the_end_of_a_drain_cuts_is_counted_and_told(world):
+    client = Stalled("GET")
     with capture_logs() as lines, anyio.move_on_after(0.2):
         await world.nx(client.scope, client.receive, client.send)
     (finished,) = world.numbers.finished
 
     assert world.numbers.open == 0
     assert finished.outcome == "gone"
+    assert [line["event"] for line in lines] == ["request"]
+    assert world.nx._open_requests == world.nx._open_uploads == 0
+
+
+async def test_an_upload_that_the_end_of_a_drain_cuts_is_not_stored_and_breaks_no_build(
+    world, monkeypatch
+):
+    monkeypatch.setattr(nx, "_PARTING_SECONDS", 0.2)
+    client = Client("PUT", b"2")
+    with capture_logs() as lines, anyio.move_on_after(0.2):
+        await world.nx(client.scope, client.receive, client.send)
+    (finished,) = world.numbers.finished
+
+    assert world.numbers.open == 0
+    assert (finished.status, finished.outcome, finished.reason) == (403, "failed", "overloaded")
     assert [line["event"] for line in lines] == ["request"]
     assert world.nx._open_requests == world.nx._open_uploads == 0

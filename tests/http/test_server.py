@@ -85,6 +85,33 @@ def test_what_is_open_after_the_drain_is_cut_and_the_server_still_exits_with_zer
         assert b"200 OK" not in read_all(client)
 
 
+def test_clients_that_never_pause_do_not_keep_a_leaving_server():
+    """One that the kernel had accepted when the port closed went on, until a request was cut."""
+    stop = threading.Event()
+
+    def use(server):
+        while not stop.is_set():
+            try:
+                with server.connect() as client:
+                    answer = GET
+                    while answer and not stop.is_set():
+                        client.sendall(GET)
+                        answer = read_answer(client)
+            except OSError:
+                # The port is closed, or closed while we were in its queue.
+                stop.wait(0.001)
+
+    with edge(workers=2, drain_seconds=60) as server, ThreadPoolExecutor(30) as pool:
+        try:
+            users = [pool.submit(use, server) for _ in range(30)]
+            assert server.get("/")[0] == 200
+            assert server.stop() == 0
+        finally:
+            stop.set()
+        for user in users:
+            user.result()
+
+
 def test_readiness_is_red_before_the_port_closes():
     with edge(notice_seconds=2.0) as server:
         assert server.get("/ready") == (200, b"ok")

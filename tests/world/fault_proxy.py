@@ -182,6 +182,8 @@ class FaultProxy:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+            # A connection that the kernel had accepted becomes one of ours at the next turn.
+            await asyncio.sleep(0.01)
 
     async def _reset_all(self) -> None:
         for link in list(self._links):
@@ -197,18 +199,26 @@ class FaultProxy:
         # The transports close at the next turn of the loop.
         await asyncio.sleep(0.01)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Known before it runs for the first time: a task that is cancelled before that never
+        # comes to its `finally`.
         client = self._link(reader, writer)
+        task = self._loop.create_task(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._forget_client(task, client))
+
+    def _forget_client(self, task: asyncio.Task[None], client: _Link) -> None:
+        self._tasks.discard(task)
+        self._links.discard(client)
+        client.writer.close()
+
+    async def _serve(self, client: _Link) -> None:
         connection = _Connection(self, client)
         try:
             while await connection.exchange():
                 pass
-            writer.close()
         except ClosedError:
-            writer.close()
+            pass
         except (LostError, OSError, asyncio.IncompleteReadError):
             client.reset()
         except asyncio.CancelledError:
@@ -216,8 +226,6 @@ class FaultProxy:
             client.reset()
         finally:
             connection.close()
-            self._links.discard(client)
-            self._tasks.discard(task)
 
     def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
         # drain() then waits until the kernel has all of it. At 0 asyncio's TLS would never resume.
