@@ -20,7 +20,7 @@ import msgspec
 
 from secure_cache.audit.quick import read_leaf
 from secure_cache.audit.row import Row
-from secure_cache.audit.schema import INSERT_ENTRY, SELECTED, open_file
+from secure_cache.audit.schema import INSERT_ENTRY, SELECTED, open_file, roll_back
 from secure_cache.audit.segment import groups, postings, slices
 from secure_cache.audit.state import IndexState, read_size, read_state, write_state
 from secure_cache.model.errors import DamagedIndex, LogInconsistent
@@ -286,7 +286,11 @@ def rows_between(connection: sqlite3.Connection, start: int, end: int) -> list[R
         f"SELECT {SELECTED} FROM entries WHERE number >= ? AND number < ? ORDER BY number",  # noqa: S608
         (start, end),
     )
-    return [Row.unseal(row) for row in found]
+    rows = [Row.unseal(row) for row in found]
+    for number in range(start, end):
+        if number - start >= len(rows) or rows[number - start].number != number:
+            raise DamagedIndex(f"the row of entry {number} is missing")
+    return rows
 
 
 def _write_segment(connection: sqlite3.Connection, segment: int, rows: Sequence[Row]) -> None:
@@ -311,5 +315,5 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        roll_back(connection)
         raise

@@ -163,8 +163,15 @@ def _begin(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """After an error: of some, such as a full disk, SQLite has done so by itself, and would say
+    of a second time that something else is wrong."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:

@@ -25,6 +25,7 @@ from fakes.audit import (
 from fakes.logs import open_log
 
 import secure_cache.audit.building as building_module
+import secure_cache.audit.hands as hands_module
 from secure_cache.audit.building import building_lock
 from secure_cache.audit.index import AuditIndex, remove_index
 from secure_cache.audit.queries import PageRequest
@@ -134,6 +135,10 @@ async def test_a_fault_at_any_statement_leaves_the_batch_before(tmp_path, sql, m
     class Failing:
         def __init__(self, connection):
             self.connection = connection
+
+        @property
+        def in_transaction(self):
+            return self.connection.in_transaction
 
         def _do(self, method, statement, *more):
             if statement.startswith(sql):
@@ -452,3 +457,24 @@ async def test_a_process_that_cannot_be_started_is_an_error_of_ours(tmp_path, mo
 
     with pytest.raises(StorageUnavailable, match="started"):
         await index.catch_up(ListedLog(LEAVES), apart=True)
+
+
+async def test_a_full_disk_is_no_damage_and_costs_nothing_but_time(tmp_path, monkeypatch):
+    """SQLite has undone the transaction by itself then; whoever is told of damage deletes it."""
+    index = opened(tmp_path)
+    await index.catch_up(ListedLog(LEAVES[:40]))
+    connect = hands_module.connect
+
+    def on_a_full_disk(path, *, writing):
+        connection = connect(path, writing=writing)
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hands_module, "connect", on_a_full_disk)
+        with pytest.raises(StorageUnavailable, match="full"):
+            await index.catch_up(ListedLog(LEAVES))
+    assert index.check() == ()
+    assert (await index.catch_up(ListedLog(LEAVES))).size == len(LEAVES)
+    assert all_rows(index) == rows_of(LEAVES)

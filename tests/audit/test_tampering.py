@@ -136,6 +136,18 @@ def test_every_change_by_hand_is_found_by_the_check(path, statement, says):
     assert re.search(says, found)
 
 
+def test_a_row_that_was_taken_out_is_damage_to_whoever_asks_for_it(path):
+    change(path, "DELETE FROM entries WHERE number IN (5, 66)")
+    index = AuditIndex.open(path, segment=16)
+    for number in (5, 66):
+        with pytest.raises(DamagedIndex, match=f"entry {number} is missing"):
+            index.entry(number)
+    with pytest.raises(DamagedIndex, match="entry 66 is missing"):
+        index.count_by("rule", Filter.parse({"event": ["stored"]}))
+    with pytest.raises(DamagedIndex, match="entry 5 is missing"):
+        anyio.run(index.check_against, LOG)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
