@@ -24,7 +24,7 @@ from secure_cache.audit.row import UNREADABLE, Row
 from secure_cache.audit.timeline import Bucket, Timeline
 from secure_cache.model.clock import Clock, rfc3339
 from secure_cache.model.entry import Entry
-from secure_cache.model.errors import CorruptObject, DamagedIndex, NotFound
+from secure_cache.model.errors import CorruptObject, DamagedIndex, NotFound, StorageUnavailable
 from secure_cache.policy.decision import Policy
 from secure_cache.provenance.bundle import sigstore_bundle
 from secure_cache.provenance.dsse import Envelope
@@ -165,12 +165,17 @@ class Auditor:
         Args:
             wanted: which.
             page: the order, and the cursors to begin and end at; its limit is not heeded.
+
+        Raises:
+            StorageUnavailable: the index was made anew meanwhile, and does not hold them yet.
         """
         size = await self._in_thread(lambda: self._index.state().size)
         before = size if page.before is None else min(page.before, size)
         page = replace(page, limit=_EXPORT_ROWS, before=before)
         while True:
             answer = await self.query(wanted, page)
+            if answer.size < size:
+                raise StorageUnavailable("the audit index was made anew meanwhile: ask again later")
             if answer.rows:
                 yield answer.rows
             if not answer.more:

@@ -24,9 +24,12 @@ from fakes.audit import (
 )
 from fakes.logs import open_log
 
+import secure_cache.audit.auditor as auditor_module
 import secure_cache.audit.building as building_module
 import secure_cache.audit.hands as hands_module
+from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.building import building_lock
+from secure_cache.audit.filters import Filter
 from secure_cache.audit.index import AuditIndex, remove_index
 from secure_cache.audit.queries import PageRequest
 from secure_cache.audit.quick import read_leaf
@@ -478,3 +481,20 @@ async def test_a_full_disk_is_no_damage_and_costs_nothing_but_time(tmp_path, mon
     assert index.check() == ()
     assert (await index.catch_up(ListedLog(LEAVES))).size == len(LEAVES)
     assert all_rows(index) == rows_of(LEAVES)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_an_export_never_ends_early_because_the_index_is_made_anew(
+    tmp_path, newest_first, monkeypatch
+):
+    """What the new one does not hold yet would look as if it were not in the log."""
+    monkeypatch.setattr(auditor_module, "_EXPORT_ROWS", 10)
+    index = opened(tmp_path)
+    await index.catch_up(ListedLog(LEAVES))
+    auditor = Auditor(index=index, log=ListedLog(LEAVES), policy=lambda: None, clock=time.time)
+    rows = auditor.export(Filter(), PageRequest(newest_first=newest_first))
+    assert len(await anext(rows)) == 10
+    remove_index(index.path)
+    await opened(tmp_path).catch_up(ListedLog(LEAVES[:40]))
+    with pytest.raises(StorageUnavailable, match="made anew"):
+        await anext(rows)
