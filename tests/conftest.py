@@ -5,7 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from fakes.patience import patient
+from hypothesis import settings
 from world.azurite import Azurite, running_azurite
+
+# Hypothesis would call a test that took 0.2 s once, beside seven others, a failed one.
+settings.register_profile("patient", patient)
+settings.load_profile("patient")
 
 
 @pytest.fixture
