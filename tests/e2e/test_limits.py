@@ -4,8 +4,9 @@ nobody else notices."""
 import itertools
 import time
 
+import httpx
 import pytest
-from world.server import Server
+from world.server import Server, wait_until
 from world.wire import connect, request
 
 pytestmark = pytest.mark.every_storage
@@ -88,17 +89,21 @@ def _drip(wire, data):
 
 
 def test_more_uploads_than_allowed_are_refused_and_those_that_run_are_not(server, main):
-    keys = [str(next(_keys)) for _ in range(3)]
+    def both_are_open():
+        metrics = httpx.get(f"{server.url}/metrics", trust_env=False).text
+        return "secure_cache_open_uploads 2.0" in metrics
+
     with connect(server.port) as one, connect(server.port) as two:
-        for wire, key in zip((one, two), keys, strict=False):
+        for wire in (one, two):
+            key = next(_keys)
             wire.send(request("PUT", f"/v1/cache/{key}", main, "content-length: 2") + b"x")
-        time.sleep(0.3)
-        third = server.put(main, keys[2], b"x")
+        wait_until(both_are_open, "both uploads to be on their way")
+        third = server.put(main, str(next(_keys)), b"x")
         assert (third.status_code, third.headers["X-Secure-Cache-Reason"]) == (403, "overloaded")
         for wire in (one, two):
             wire.send(b"y")
             assert wire.read().status == 200
-    assert server.put(main, keys[2], b"x").status_code == 200
+    assert server.put(main, str(next(_keys)), b"x").status_code == 200
 
 
 def test_a_reader_that_does_not_read_is_left(server, main, key):
