@@ -31,7 +31,7 @@ from secure_cache.model.errors import (
     StorageUnavailable,
 )
 from secure_cache.tlog.contradiction import MAX_CONTRADICTION_BYTES, Contradiction
-from secure_cache.tlog.fetched import CHECKPOINT, Trust
+from secure_cache.tlog.fetched import CHECKPOINT, Trust, advised
 from secure_cache.tlog.note import MAX_NOTE_BYTES
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -107,11 +107,12 @@ async def _compare(paths: list[Path], options: dict[str, Any]) -> Compared:
     async with open_log_source(place, clock=system_clock) as source:
         tell_unpinned(source)
         notes = [_signed(path, source.trust) for path in paths]
-        now = await source.fetch(CHECKPOINT)
-        shown = Shown(now, source.fetch, is_copy=place.mirror is not None)
-        if len(notes) == 1:
-            return await compare_with_now(notes[0], shown, source.trust)
-        return await compare(notes[0], notes[1], source.trust, shown)
+        with advised(source.remedy):
+            now = await source.fetch(CHECKPOINT)
+            shown = Shown(now, source.fetch, is_copy=place.mirror is not None)
+            if len(notes) == 1:
+                return await compare_with_now(notes[0], shown, source.trust)
+            return await compare(notes[0], notes[1], source.trust, shown)
 
 
 def _signed(path: Path, trust: Trust) -> bytes:

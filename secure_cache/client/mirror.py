@@ -37,7 +37,7 @@ from secure_cache.client.mirror_tree import Progress, remove_old_edge, take_tree
 from secure_cache.model.errors import CorruptObject, HistoryChanged, LogInconsistent, NotFound
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.tlog.checkpoint import Checkpoint
-from secure_cache.tlog.fetched import CHECKPOINT, Trust, require_follows
+from secure_cache.tlog.fetched import CHECKPOINT, Trust, advised, require_follows
 from secure_cache.tlog.reader import Fetch, TreeReader
 
 _WAITS = (1.0, 2.0, 4.0)
@@ -53,6 +53,7 @@ class Origin:
         ring_for: the key ring with a digest in hex, unverified.
         policy_text: a policy by its digest in hex, verified. Raises: NotFound, CorruptObject.
         keys: the entry keys, pinned; None: those that the log announces.
+        remedy: what a person can do about a file that is damaged there.
     """
 
     fetch: Fetch
@@ -60,6 +61,7 @@ class Origin:
     ring_for: Callable[[str], Awaitable[bytes]]
     policy_text: Callable[[str], Awaitable[bytes]]
     keys: KeyRing | None = None
+    remedy: str | None = None
 
 
 @dataclass(slots=True)
@@ -137,13 +139,15 @@ class Mirror:
         newest_keys: bool,
     ) -> Mirrored:
         last = await self._last(origin.trust)
-        note = await origin.fetch(CHECKPOINT)
-        checkpoint = origin.trust.open(note)
+        with advised(origin.remedy):
+            note = await origin.fetch(CHECKPOINT)
+            checkpoint = origin.trust.open(note)
         if last is not None:
             await self._hold_to(last, note, checkpoint, origin)
         before = 0 if last is None else origin.trust.open_last(last).size
         start = 0 if anew else before
-        await take_tree(self._folder, checkpoint, origin.fetch, start, progress)
+        with advised(origin.remedy):
+            await take_tree(self._folder, checkpoint, origin.fetch, start, progress)
         tree = TreeReader(self._files, checkpoint)
         announced, ring = await self._take_ring(tree, origin, start, newest=newest_keys)
         missing = await self._take_policies(announced, origin)

@@ -31,13 +31,14 @@ from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
 from secure_cache.storage import layout
-from secure_cache.tlog.fetched import CHECKPOINT, FetchedLog, Trust, require_follows
+from secure_cache.tlog.fetched import CHECKPOINT, FetchedLog, Trust, advised, require_follows
 from secure_cache.tlog.note import Ed25519Verifier, Verifier
 from secure_cache.tlog.ports import VerifiedLog
 from secure_cache.tlog.reader import Fetch, TreeReader, store_fetch
 from secure_cache.tlog.witness_policy import WitnessPolicy
 
 MAX_POLICY_TEXT_BYTES = 1 << 20
+DAMAGED_STORE = "this is the log in the store: `secure-cache log fsck` says more"
 _MAX_ANSWER_BYTES = 1 << 20
 _NO_INDEX = 501
 
@@ -77,6 +78,7 @@ class LogSource:
         ring_for: the key ring that has a digest in hex, unverified.
         ring: the entry keys. Raises: LogInconsistent: not those that the log announced.
         policy_text: a policy by its SHA-256 in hex, verified. Raises: NotFound, CorruptObject.
+        remedy: what a person can do about a file of the log that is damaged.
     """
 
     log: VerifiedLog
@@ -86,15 +88,17 @@ class LogSource:
     ring_for: Callable[[str], Awaitable[bytes]]
     ring: Callable[[], Awaitable[KeyRing]]
     policy_text: Callable[[str], Awaitable[bytes]]
+    remedy: str
 
     async def must_follow(self, last: bytes) -> None:
         """Check that the log leads on from a signed checkpoint that was seen before.
 
         Raises: HistoryChanged, LogInconsistent, StorageUnavailable.
         """
-        note = await self.fetch(CHECKPOINT)
-        tree = TreeReader(self.fetch, self.trust.open_last(note))
-        await require_follows(last, note, tree, self.trust)
+        with advised(self.remedy):
+            note = await self.fetch(CHECKPOINT)
+            tree = TreeReader(self.fetch, self.trust.open_last(note))
+            await require_follows(last, note, tree, self.trust)
 
     @property
     def verifiers(self) -> tuple[Verifier, ...]:
@@ -124,7 +128,7 @@ async def open_log_source(
     elif place.mirror is not None:
         opening = _mirror(place, place.mirror, last)
     elif place.settings is not None:
-        opening = _stores(place, place.settings, clock)
+        opening = _stores(place, place.settings, clock, last)
     else:
         raise Misconfigured("say where to look: --server, --store or --mirror")
     async with opening as source:
@@ -146,7 +150,11 @@ async def _server(
     ):
         verifiers = place.log_keys or parse_vkeys(await fetch("vkeys"), where=f"{server.url}/log")
         trust = _trust(verifiers, place.witnesses)
-        log = FetchedLog(fetch, trust, last=last)
+        remedy = (
+            f"this is what {server.url} shows of its log: tell its operator, whose"
+            " `secure-cache log fsck` says more, and keep your mirror"
+        )
+        log = FetchedLog(fetch, trust, last=last, remedy=remedy)
 
         async def ring_for(_sha256: str) -> bytes:
             return await fetch("keys")
@@ -162,7 +170,9 @@ async def _server(
         async def policy_text(sha256: str) -> bytes:
             return _checked(await api(f"policies/{sha256}"), sha256)
 
-        yield LogSource(log, trust, bool(place.log_keys), fetch, ring_for, ring, policy_text)
+        yield LogSource(
+            log, trust, bool(place.log_keys), fetch, ring_for, ring, policy_text, remedy
+        )
 
 
 async def _newest_keys_event(api: Fetch, server: ServerAddress) -> int:
@@ -192,13 +202,11 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
         raise Misconfigured(f"{folder} mirrors a log with another key than --log-key says")
     trust = _trust(verifiers, place.witnesses)
     fetch = LogFolder(folder)
-    log = FetchedLog(
-        fetch,
-        trust,
-        last=last,
-        remedy=f"the mirror is damaged: `secure-cache audit mirror {folder} --check` says where,"
-        " and --repair fetches it again",
+    remedy = (
+        f"the mirror is damaged: `secure-cache audit mirror {folder} --check` says where,"
+        " and --repair fetches it again"
     )
+    log = FetchedLog(fetch, trust, last=last, remedy=remedy)
 
     async def find() -> int:
         if pins.keys_event is None:
@@ -217,12 +225,21 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
         return _checked(await fetch(f"{POLICIES}/{sha256}.yaml"), sha256)
 
     yield LogSource(
-        log, trust, pinned=True, fetch=fetch, ring_for=ring_for, ring=ring, policy_text=policy_text
+        log,
+        trust,
+        pinned=True,
+        fetch=fetch,
+        ring_for=ring_for,
+        ring=ring,
+        policy_text=policy_text,
+        remedy=remedy,
     )
 
 
 @asynccontextmanager
-async def _stores(place: LogPlace, settings: Settings, clock: Clock) -> AsyncIterator[LogSource]:
+async def _stores(
+    place: LogPlace, settings: Settings, clock: Clock, last: bytes | None
+) -> AsyncIterator[LogSource]:
     """The installation's own keys count here: whoever reads its stores has its key folder."""
     offline = open_offline(settings, clock)
     signer = offline.keystore.log
@@ -235,9 +252,7 @@ async def _stores(place: LogPlace, settings: Settings, clock: Clock) -> AsyncIte
         return offline.keystore.ring if place.keys is None else place.keys
 
     async with opened(open_stores(settings.storage)) as stores:
-        log = log_reader(stores, signer)
-        if trust.witnesses is not None:
-            trust.open(await log.checkpoint_note())
+        published = log_reader(stores, signer)
 
         async def policy_text(sha256: str) -> bytes:
             return await _stored_policy(stores, sha256)
@@ -245,7 +260,9 @@ async def _stores(place: LogPlace, settings: Settings, clock: Clock) -> AsyncIte
         files = store_fetch(stores.tiles, stores.pending)
 
         async def fetch(path: str) -> bytes:
-            return await (log.checkpoint_note() if path == CHECKPOINT else files(path))
+            return await (published.checkpoint_note() if path == CHECKPOINT else files(path))
+
+        log = FetchedLog(fetch, trust, last=last, remedy=DAMAGED_STORE)
 
         async def ring_for(_sha256: str) -> bytes:
             return offline.keystore.ring.encode()
@@ -258,6 +275,7 @@ async def _stores(place: LogPlace, settings: Settings, clock: Clock) -> AsyncIte
             ring_for=ring_for,
             ring=ring,
             policy_text=policy_text,
+            remedy=DAMAGED_STORE,
         )
 
 

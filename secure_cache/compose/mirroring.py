@@ -72,6 +72,7 @@ async def run_mirror(
             ring_for=source.ring_for,
             policy_text=source.policy_text,
             keys=place.keys,
+            remedy=source.remedy,
         )
         begin = msgspec.structs.replace(pins, source=_name(place))
         with opened_mirror(folder, begin) as mirror:

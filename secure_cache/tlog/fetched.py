@@ -93,34 +93,35 @@ class FetchedLog:
 
     async def published(self) -> Checkpoint:
         """Raises: HistoryChanged, besides what the port says."""
-        with self._advised():
+        with advised(self._remedy):
             return (await self._look()).tree.checkpoint
 
     async def checkpoint_note(self) -> bytes:
-        return (await self._now()).note
+        with advised(self._remedy):
+            return (await self._now()).note
 
     async def entry(self, index: int) -> bytes:
-        with self._advised():
+        with advised(self._remedy):
             return await (await self._now()).tree.entry(index)
 
     async def entries(
         self, start: int = 0, end: int | None = None
     ) -> AsyncIterator[tuple[int, bytes]]:
-        with self._advised():
+        with advised(self._remedy):
             async for item in (await self._now()).tree.entries(start, end):
                 yield item
 
     async def proof(self, index: int) -> TlogProof:
-        with self._advised():
+        with advised(self._remedy):
             now = await self._now()
             return TlogProof(index, await now.tree.inclusion_proof(index), now.note)
 
     async def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
-        with self._advised():
+        with advised(self._remedy):
             return await (await self._now()).tree.inclusion_proof(index, size)
 
     async def consistency_proof(self, old: int, new: int) -> tuple[bytes, ...]:
-        with self._advised():
+        with advised(self._remedy):
             return await (await self._now()).tree.consistency_proof(old, new)
 
     async def _now(self) -> _Snapshot:
@@ -144,16 +145,19 @@ class FetchedLog:
         self._snapshot = _Snapshot(note, tree)
         return self._snapshot
 
-    @contextmanager
-    def _advised(self) -> Iterator[None]:
-        try:
-            yield
-        except HistoryChanged:
+
+@contextmanager
+def advised(remedy: str | None) -> Iterator[None]:
+    """Say what a person can do about a log that is damaged. A history that was changed is no
+    damage, and says by itself what to do."""
+    try:
+        yield
+    except HistoryChanged:
+        raise
+    except LogInconsistent as error:
+        if remedy is None:
             raise
-        except LogInconsistent as error:
-            if self._remedy is None:
-                raise
-            raise LogInconsistent(f"{error}; {self._remedy}") from error
+        raise LogInconsistent(f"{error}; {remedy}") from error
 
 
 async def require_follows(older: bytes, newer: bytes, tree: TreeReader, trust: Trust) -> None:

@@ -69,6 +69,8 @@ class Publications:
             checkpoint = open_checkpoint(note, self._verifiers, origin=self._origin)
         except Malformed as error:
             raise LogInconsistent("the published checkpoint is not well formed") from error
+        except LogInconsistent as error:
+            raise LogInconsistent(f"the published checkpoint does not verify: {error}") from error
         return Publication(checkpoint, note, version)
 
     def _remember(self, found: Publication) -> Publication:

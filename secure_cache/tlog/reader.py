@@ -105,7 +105,10 @@ class TreeReader:
                 levels.append(await self._partial(level, index, width) if width else ())
             edge = Edge(size, tuple(levels), self._fanout)
             if edge.root() != self._checkpoint.root:
-                raise LogInconsistent(f"the right edge of {size} entries is not under the root")
+                raise LogInconsistent(
+                    f"the tiles at the right edge of {size} entries are damaged or were changed:"
+                    " they do not lead to the signed root"
+                )
             self._edge = edge
         return self._edge
 
@@ -114,7 +117,10 @@ class TreeReader:
         hashes = await self._tile(0, index)
         entries = await self._entries(index, len(hashes))
         if tuple(leaf_hash(entry) for entry in entries) != hashes:
-            raise LogInconsistent(f"entry bundle {index} does not hold the entries of the tree")
+            path = tile_name(ENTRIES, index, len(hashes), fanout=self._fanout)
+            raise LogInconsistent(
+                f"{path} is damaged or was changed: it does not hold the entries of the tree"
+            )
         return entries
 
     async def entry(self, index: int) -> bytes:
@@ -185,10 +191,13 @@ class TreeReader:
         if cached is not None:
             return decode_hashes(cached, width=self._fanout)
         above = await self._tile(level + 1, index // self._fanout)
-        data = await self._get(tile_name(level, index, self._fanout, fanout=self._fanout))
-        hashes = decode_hashes(data, width=self._fanout)
+        path = tile_name(level, index, self._fanout, fanout=self._fanout)
+        data = await self._get(path)
+        hashes = _hashes(path, data, self._fanout)
         if tree_hash(hashes) != above[index % self._fanout]:
-            raise LogInconsistent(f"tile {index} of level {level} is not under the root")
+            raise LogInconsistent(
+                f"{path} is damaged or was changed: it does not lead to the signed root"
+            )
         self._cache.put(level, index, data)
         return hashes
 
@@ -196,10 +205,10 @@ class TreeReader:
         """A partial tile; once the full one is there, the partial one may be gone."""
         name = partial(tile_name, level, index, fanout=self._fanout)
         try:
-            return decode_hashes(await self._fetch(name(width)), width=width)
+            return _hashes(name(width), await self._fetch(name(width)), width)
         except NotFound:
-            data = await self._get(name(self._fanout))
-            return decode_hashes(data, width=self._fanout)[:width]
+            path = name(self._fanout)
+            return _hashes(path, await self._get(path), self._fanout)[:width]
 
     async def _entries(self, index: int, width: int) -> tuple[bytes, ...]:
         name = partial(tile_name, ENTRIES, index, fanout=self._fanout)
@@ -210,7 +219,7 @@ class TreeReader:
         try:
             return decode_bundle(data)[:width]
         except Malformed as error:
-            raise LogInconsistent(f"entry bundle {index} is damaged") from error
+            raise LogInconsistent(f"{name(width)} is damaged: {error}") from error
 
     async def _get(self, path: str) -> bytes:
         try:
@@ -228,3 +237,10 @@ class TreeReader:
     def _check_index(index: int, size: int) -> None:
         if not 0 <= index < size:
             raise NotFound(f"a log of {size} entries has no entry {index}")
+
+
+def _hashes(path: str, data: bytes, width: int) -> tuple[bytes, ...]:
+    try:
+        return decode_hashes(data, width=width)
+    except LogInconsistent as error:
+        raise LogInconsistent(f"{path} is damaged: {error}") from error
