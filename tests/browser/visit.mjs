@@ -19,6 +19,8 @@ const context = await chromium.launchPersistentContext(profile, {
   executablePath,
   headless: true,
   acceptDownloads: true,
+  // The certificates of tests are their own.
+  ignoreHTTPSErrors: true,
   args: [
     "--no-sandbox",
     "--disable-gpu",
@@ -28,7 +30,7 @@ const context = await chromium.launchPersistentContext(profile, {
     "--disable-component-update",
     "--disable-sync",
     // Whatever a page asks for, only loopback answers.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    "--host-resolver-rules=MAP cache.acme.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
   ],
 });
 const page = context.pages()[0] ?? (await context.newPage());

@@ -67,7 +67,7 @@ def browser(server):
 def test_the_cookie_is_for_the_consoles_path_below_the_prefix(browser, auditor):
     answer = browser.post("/audit/sign-in", data={"token": auditor}, headers=OURS)
     assert answer.status_code == 303
-    assert answer.headers["location"] == f"{ROOT}/audit/"
+    assert answer.headers["location"] == f"{ROOT}/audit/signed-in"
     assert f"Path={ROOT}/audit;" in answer.headers["set-cookie"]
     seconds = int(answer.headers["set-cookie"].partition("Max-Age=")[2].partition(";")[0])
     assert 0 < seconds <= 3600

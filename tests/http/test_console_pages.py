@@ -6,7 +6,7 @@ from secure_cache.audit.auditor import Details
 from secure_cache.audit.quick import read_leaf
 from secure_cache.http.console.entry import entry_view
 from secure_cache.http.console.render import Renderer, moment, visible
-from secure_cache.http.console.session import cookie_token, require_same_origin, set_cookie
+from secure_cache.http.console.session import SessionCookie, Visitor, require_same_origin
 from secure_cache.model.errors import Denied, InvalidToken
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.merkle import leaf_hash
@@ -36,13 +36,44 @@ def test_text_from_outside_is_seen_whole_and_does_nothing():
     assert 'title="' in shown
 
 
+def by(*headers, scheme="http"):
+    return Visitor(headers, scheme)
+
+
+HOST = (b"host", b"a.example")
+LOOPBACK = (b"host", b"127.0.0.1:8642")
+
+
 def test_a_cookie_is_one_token_and_nothing_else():
-    headers = [(b"cookie", b"a=b; secure_cache_auditor=x.y.z; c=d")]
-    assert cookie_token(headers) == "x.y.z"
-    assert cookie_token([(b"cookie", b"a=b")]) is None
+    cookie = SessionCookie("c", "/audit")
+    headers = [(b"cookie", b"a=b; c=x.y.z; cc=d")]
+    assert cookie.token(headers) == "x.y.z"
+    assert cookie.token([(b"cookie", b"a=b")]) is None
     with pytest.raises(InvalidToken):
-        cookie_token([*headers, (b"cookie", b"secure_cache_auditor=1.2.3")])
-    assert "HttpOnly" in set_cookie("x", path="/audit", seconds=5)
+        cookie.token([*headers, (b"cookie", b"c=1.2.3")])
+
+
+@pytest.mark.parametrize(
+    ("visitor", "root_path", "cookie"),
+    [
+        (by(HOST), "", ("__Host-secure_cache_auditor", "/")),
+        (by(HOST), "/cache", ("__Secure-secure_cache_auditor", "/cache/audit")),
+        (by(LOOPBACK), "", ("secure_cache_auditor", "/audit")),
+        (by(LOOPBACK), "/cache", ("secure_cache_auditor", "/cache/audit")),
+        (by(LOOPBACK, scheme="https"), "", ("__Host-secure_cache_auditor", "/")),
+        (
+            by(LOOPBACK, (b"x-forwarded-proto", b"https")),
+            "",
+            ("__Host-secure_cache_auditor", "/"),
+        ),
+        # Whoever could be another host's neighbour is no loopback.
+        (by((b"host", b"localhost.evil.example")), "", ("__Host-secure_cache_auditor", "/")),
+        (by((b"host", b"127.0.0.1.example")), "", ("__Host-secure_cache_auditor", "/")),
+        (by(), "", ("__Host-secure_cache_auditor", "/")),
+    ],
+)
+def test_no_neighbour_can_set_the_cookie_of_https(visitor, root_path, cookie):
+    assert SessionCookie.of(visitor, root_path) == SessionCookie(*cookie)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +85,16 @@ def test_a_cookie_is_one_token_and_nothing_else():
         [(b"host", b"a.example"), (b"origin", b"null")],
         [(b"sec-fetch-site", b"same-site"), (b"host", b"a"), (b"origin", b"https://a")],
         [(b"sec-fetch-site", b"none")],
+        [(b"host", b"a.example"), (b"origin", b"http://a.example")],
+        [(b"origin", b"https://")],
     ],
 )
 def test_a_form_from_elsewhere_is_refused(headers):
     with pytest.raises(Denied):
-        require_same_origin(headers)
+        require_same_origin(by(*headers))
 
 
 def test_a_form_of_the_page_itself_is_taken():
-    require_same_origin([(b"sec-fetch-site", b"same-origin")])
-    require_same_origin([(b"host", b"a.example"), (b"origin", b"https://a.example")])
+    require_same_origin(by((b"sec-fetch-site", b"same-origin")))
+    require_same_origin(by(HOST, (b"origin", b"https://a.example")))
+    require_same_origin(by(LOOPBACK, (b"origin", b"http://127.0.0.1:8642")))

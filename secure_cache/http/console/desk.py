@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
+from urllib.parse import urlencode
 
 from litestar import Request
 from litestar.datastructures import State
@@ -9,7 +10,7 @@ from litestar.response import Response
 
 from secure_cache.http.audit_question import Asked
 from secure_cache.http.console.render import PAGE_HEADERS, Renderer
-from secure_cache.http.console.session import clear_cookie, cookie_token
+from secure_cache.http.console.session import SessionCookie, Visitor, place_of
 from secure_cache.http.errors import true_status
 from secure_cache.http.front import note_refusal
 from secure_cache.http.services import Services
@@ -17,12 +18,14 @@ from secure_cache.model.errors import (
     Denied,
     ExpiredToken,
     InvalidToken,
+    Malformed,
     Misconfigured,
     NoAuditIndex,
     NotFound,
     Revoked,
     SecureCacheError,
     TooLarge,
+    Unavailable,
     WrongFilter,
 )
 
@@ -32,7 +35,6 @@ Work: TypeAlias = Callable[[Asked], Awaitable[Answer]]
 
 _SENTENCES: dict[type[SecureCacheError], str] = {
     ExpiredToken: "The token has expired. Get a new one, and sign in again.",
-    InvalidToken: "This is no valid token of this server.",
     Revoked: "The token was taken back.",
     Denied: "The token is valid, but the policy does not make it an auditor's: its rule must say"
     " audit: true.",
@@ -41,10 +43,15 @@ _SENTENCES: dict[type[SecureCacheError], str] = {
     NotFound: "There is nothing here.",
     TooLarge: "The token is too large for a cookie. Exchange it first, with `secure-cache token"
     " exchange`, and sign in with what that prints.",
+    Malformed: "Paste an auditor's token into the field.",
 }
 _FOREIGN = (
     "This form came from another site, or from a browser that does not say where it came from."
     " Nothing was done. Open the console itself, and try again there."
+)
+_NOT_KEPT = (
+    "The token is good, but your browser did not keep the cookie that would sign you in. It keeps"
+    " one only from https, or from a server on its own machine, and only where cookies are allowed."
 )
 
 
@@ -67,17 +74,18 @@ class Desk:
 
     async def _answer(self, request: AnyRequest, work: Work) -> Answer:
         try:
-            token = cookie_token(request.scope["headers"])
+            token = self.cookie(request).token(request.scope["headers"])
         except InvalidToken as error:
             # Not ours to clear: a neighbour's second cookie would be all that is left.
-            return self.sign_in(request, error, forget=False)
+            return self.sign_in(request, error)
         if token is None:
-            return self.pages.redirect("sign-in")
+            return self._send_to_sign_in(request)
         try:
             caller = await self.services.access(token)
             asked = Asked(self.services, caller, request)
         except (InvalidToken, ExpiredToken, Revoked, Denied) as error:
-            return self.sign_in(request, error)
+            # Over: the cookie goes, or each further page would only say so again.
+            return self.sign_in(request, error, cookie=self.cookie(request).clear())
         except SecureCacheError as error:
             return self.problem(request, error)
         try:
@@ -86,19 +94,52 @@ class Desk:
         except SecureCacheError as error:
             return self.problem(request, error)
 
+    def cookie(self, request: AnyRequest) -> SessionCookie:
+        """Where this browser keeps the token."""
+        return SessionCookie.of(visitor(request), self.services.root_path)
+
     def sign_in(
-        self, request: AnyRequest, error: SecureCacheError | None = None, *, forget: bool = True
+        self,
+        request: AnyRequest,
+        error: SecureCacheError | None = None,
+        *,
+        place: str = "",
+        cookie: str | None = None,
     ) -> Answer:
-        """The form; after an error it says which, and a cookie that was refused is gone."""
+        """The form; after an error it says which.
+
+        Args:
+            request: of the browser.
+            error: why its token did not do.
+            place: the page to go to afterwards.
+            cookie: what becomes of the cookie; by itself it stays, because whoever mistypes, or is
+                made to, does not lose the session that he has.
+        """
         if error is not None:
             self._count(request, error)
-        cookie = clear_cookie(path=self.pages.base) if error is not None and forget else None
-        return self.pages.page(
-            "sign-in",
+        return self._form(
+            request,
             status=200 if error is None else true_status(error),
             cookie=cookie,
-            page="sign-in",
             why=None if error is None else sentence(error),
+            place=place,
+        )
+
+    def not_kept(self, request: AnyRequest, place: str) -> Answer:
+        """The form again, for a browser that came back without the cookie."""
+        return self._form(request, status=200, cookie=None, why=_NOT_KEPT, place=place)
+
+    def _form(
+        self, request: AnyRequest, *, status: int, cookie: str | None, why: str | None, place: str
+    ) -> Answer:
+        return self.pages.page(
+            "sign-in",
+            status=status,
+            cookie=cookie,
+            page="sign-in",
+            why=why,
+            place=place,
+            kept=visitor(request).keeps_cookies,
         )
 
     def problem(self, request: AnyRequest, error: SecureCacheError) -> Answer:
@@ -121,9 +162,25 @@ class Desk:
         note_refusal(request.scope, error)
         self.services.counts_denials.count("audit", error)
 
+    def _send_to_sign_in(self, request: AnyRequest) -> Answer:
+        """With the way back: whoever follows a link from elsewhere is not signed in at first,
+        since a strict cookie is not sent along."""
+        query = request.scope["query_string"].decode("latin-1")
+        path = request.scope["path"].partition("/audit/")[2]
+        place = place_of(f"{path}?{query}" if query else path)
+        return self.pages.redirect("sign-in" + (f"?{urlencode({'to': place})}" if place else ""))
+
+
+def visitor(request: AnyRequest) -> Visitor:
+    return Visitor(request.scope["headers"], request.scope["scheme"])
+
 
 def sentence(error: SecureCacheError) -> str:
     """For people. What errors say of files and paths stays in the server's log."""
     if isinstance(error, WrongFilter):
         return str(error)
+    if isinstance(error, InvalidToken):
+        return f"This token is not accepted: {error.hint}."
+    if isinstance(error, Unavailable):
+        return f"{error.title.capitalize()}. Try again in a moment; the server's log says more."
     return _SENTENCES.get(type(error), f"{error.title.capitalize()}. The server's log says more.")

@@ -1,25 +1,29 @@
 """The console's paths."""
 
+from urllib.parse import urlencode
+
+import structlog
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from secure_cache.http.console.desk import Answer, AnyRequest, Desk
+from secure_cache.core.access import proved_of
+from secure_cache.http.console.desk import Answer, AnyRequest, Desk, visitor
 from secure_cache.http.console.entry import entry_routes
 from secure_cache.http.console.overview import overview_routes
 from secure_cache.http.console.policies import policy_routes
 from secure_cache.http.console.render import Renderer
 from secure_cache.http.console.search import search_routes
 from secure_cache.http.console.session import (
-    MAX_FORM_BYTES,
     as_token,
-    clear_cookie,
+    place_of,
     read_form,
     require_same_origin,
-    set_cookie,
 )
 from secure_cache.http.services import Services
-from secure_cache.model.errors import Denied, InvalidToken, NotFound, SecureCacheError, TooLarge
+from secure_cache.model.errors import Denied, InvalidToken, NotFound, SecureCacheError
+
+_log = structlog.get_logger(__name__)
 
 _LONGEST_SECONDS = 12 * 3600
 
@@ -52,55 +56,75 @@ class Console:
 def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
     @get("/audit/sign-in", include_in_schema=False)
     async def form(request: AnyRequest) -> Answer:
-        return desk.sign_in(request)
+        """`to`: the page to go to afterwards."""
+        return desk.sign_in(request, place=_place(request))
 
     @post("/audit/sign-in", include_in_schema=False)
     async def sign_in(request: AnyRequest) -> Answer:
         """The token comes in the body: a URL is kept in histories and in logs."""
         try:
-            require_same_origin(request.scope["headers"])
+            require_same_origin(visitor(request))
         except Denied as error:
             return desk.foreign(request, error)
+        place = ""
         try:
-            token = read_form(await _body(request))
-            seconds = await _judge(desk, token)
+            filled = read_form(await request.body())
+            place = filled.place
+            seconds = await _judge(desk, filled.token)
         except SecureCacheError as error:
-            # Whoever mistypes, or is made to, does not lose the session that he has.
-            return desk.sign_in(request, error, forget=False)
-        cookie = set_cookie(token, path=desk.pages.base, seconds=seconds)
-        return desk.pages.redirect("", cookie=cookie)
+            return desk.sign_in(request, error, place=place)
+        cookie = desk.cookie(request).set(filled.token, seconds=seconds)
+        query = f"?{urlencode({'to': place})}" if place else ""
+        return desk.pages.redirect(f"signed-in{query}", cookie=cookie)
+
+    @get("/audit/signed-in", include_in_schema=False)
+    async def signed_in(request: AnyRequest) -> Answer:
+        """Whether the browser kept the cookie is known only when it comes back."""
+        if desk.cookie(request).name in request.headers.get("cookie", ""):
+            return desk.pages.redirect(_place(request))
+        return desk.not_kept(request, _place(request))
 
     @post("/audit/sign-out", include_in_schema=False)
     async def sign_out(request: AnyRequest) -> Answer:
         try:
-            require_same_origin(request.scope["headers"])
+            require_same_origin(visitor(request))
         except Denied as error:
             return desk.foreign(request, error)
-        return desk.pages.redirect("sign-in", cookie=clear_cookie(path=desk.pages.base))
+        return desk.pages.redirect("sign-in", cookie=desk.cookie(request).clear())
 
     @get("/audit/static/{name:str}", include_in_schema=False)
     async def static(request: AnyRequest, name: FromPath[str]) -> Answer:
         return desk.pages.static(name) or desk.problem(request, NotFound("no such file"))
 
-    return [form, sign_in, sign_out, static]
+    return [form, sign_in, signed_in, sign_out, static]
+
+
+def _place(request: AnyRequest) -> str:
+    return place_of(request.query_params.get("to", ""))
 
 
 async def _judge(desk: Desk, text: str) -> int:
-    """For how many seconds the browser may keep it. Raises: as `Access`; Denied: no auditor."""
+    """For how many seconds the browser may keep it; the server's log is told who came.
+
+    Raises:
+        SecureCacheError: as `Access` does.
+        Denied: no auditor.
+    """
     token = as_token(text)
     if token is None:
         raise InvalidToken("an empty token")
     caller = await desk.services.access(token)
-    if not caller.decision.audit or caller.identity is None:
-        raise Denied("no auditor")
-    left = caller.identity.expires_at - int(desk.services.clock())
-    return max(1, min(left, _LONGEST_SECONDS))
-
-
-async def _body(request: AnyRequest) -> bytes:
-    data = bytearray()
-    async for block in request.stream():
-        data += block
-        if len(data) > MAX_FORM_BYTES:
-            raise TooLarge("longer than any token")
-    return bytes(data)
+    identity, decision = caller.identity, caller.decision
+    if not decision.audit or identity is None:
+        raise Denied("no auditor").of(proved_of(caller))
+    left = identity.expires_at - int(desk.services.clock())
+    seconds = max(1, min(left, _LONGEST_SECONDS))
+    _log.info(
+        "audit.signed_in",
+        issuer=identity.issuer,
+        subject=identity.subject,
+        project=decision.project,
+        rule=decision.rule,
+        seconds=seconds,
+    )
+    return seconds
