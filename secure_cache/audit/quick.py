@@ -9,7 +9,7 @@ as fast: reading a million entries is what building an index waits for.
 import re
 from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import rfc8785
@@ -101,23 +101,46 @@ _DECODER = msgspec.json.Decoder(_Statement)
 _ENCODER = msgspec.json.Encoder()
 
 
+class QuickEntry(NamedTuple):
+    """A well-formed entry. Its signature is not verified.
+
+    Attributes:
+        row: of the index.
+        writer: the writer's identity, in the one spelling that the statement has it in.
+        payload: the statement's bytes, which are signed.
+        signature: raw.
+    """
+
+    row: Row
+    writer: bytes
+    payload: bytes
+    signature: bytes
+
+
 def read_quickly(index: int, leaf: bytes) -> Row | None:
     """The row, or None for whatever is not known to be a well-formed entry."""
+    entry = read_entry_quickly(index, leaf)
+    return None if entry is None else entry.row
+
+
+def read_entry_quickly(index: int, leaf: bytes) -> QuickEntry | None:
+    """The row and what a verifier needs beside it; None as above."""
     try:
-        payload, keyid = _open(leaf)
+        payload, keyid, signature = _open(leaf)
         # Outside ASCII the two orders of members, by UTF-8 and by UTF-16, may differ.
         if not payload.isascii():
             return None
         statement = _DECODER.decode(payload)
         if _ENCODER.encode(statement) != payload:
             return None
-        return _quick_row(index, statement, leaf_hash(leaf), keyid)
+        row = _quick_row(index, statement, leaf_hash(leaf), keyid)
     except ValueError:
         return None
+    return QuickEntry(row, bytes(statement.predicate.writer), payload, signature)
 
 
-def _open(leaf: bytes) -> tuple[bytes, str]:
-    """Payload and key id of the one spelling of an envelope. Raises: ValueError."""
+def _open(leaf: bytes) -> tuple[bytes, str, bytes]:
+    """Payload, key id and signature of the one spelling of an envelope. Raises: ValueError."""
     if len(leaf) > MAX_ENVELOPE_BYTES:
         raise ValueError("too large")
     payload, middle, rest = leaf.removeprefix(_HEAD).partition(_MIDDLE)
@@ -130,7 +153,7 @@ def _open(leaf: bytes) -> tuple[bytes, str]:
     written = (b2a_base64(part, newline=False) for part in (raw, sig))
     if leaf != b"".join((_HEAD, next(written), _MIDDLE, keyid, _SIG, next(written), _TAIL)):
         raise ValueError("not canonical")
-    return raw, keyid.decode("ascii")
+    return raw, keyid.decode("ascii"), sig
 
 
 def _quick_row(index: int, statement: _Statement, hash_: bytes, keyid: str) -> Row:

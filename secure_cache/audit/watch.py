@@ -1,150 +1,144 @@
-"""What is unexpected in a log: entries judged one by one, each exactly by the rules. Pure."""
+"""What is unexpected in a log: entries in their order, each held to those before it. Pure."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from secure_cache.audit.forms import row_document
-from secure_cache.audit.quick import read_leaf
-from secure_cache.audit.reading import statement_of
+from secure_cache.audit.watch_alert import Alert, alarm, notice
+from secure_cache.audit.watch_examine import Announced, Examined, Examiner, Run
 from secure_cache.audit.watch_rules import WatchRules
-from secure_cache.model.entry import Entry
-from secure_cache.model.errors import CorruptObject
-from secure_cache.provenance.event import (
-    EntryQuarantined,
-    EntryRemoved,
-    Event,
-    KeysChanged,
-    LogOpened,
-    PolicyTookEffect,
-)
-from secure_cache.provenance.keys import KeyRing
-from secure_cache.provenance.verify import verify_statement
+from secure_cache.audit.watch_signatures import SigningKeys
+from secure_cache.provenance.event import KeysChanged, PolicyTookEffect
 
-
-class Severity(StrEnum):
-    """`notice`: somebody should know. `alarm`: somebody should come."""
-
-    NOTICE = "notice"
-    ALARM = "alarm"
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One thing that was not expected.
-
-    Attributes:
-        alert: one of `watch_rules.CODES`.
-        severity: how loud.
-        sentence: for a person.
-        index: of the entry in the log; None for what is about the log as a whole.
-        facts: of the entry, as an audit query shows them.
-    """
-
-    alert: str
-    severity: Severity
-    sentence: str
-    index: int | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "alert": self.alert,
-            "severity": str(self.severity),
-            "index": self.index,
-            "sentence": self.sentence,
-            "entry": self.facts or None,
-        }
+MAX_POLICIES = 256
+"""So many of the newest policies are known. An entry under an older one is worth an alert."""
 
 
 class Watch:
-    """Judges entries in their order.
+    """Judges what was examined, in the order of the log.
 
     Args:
         rules: what is expected.
-        ring: the entry keys.
-        policies: digests of the policies that took effect before the first entry to be judged.
+        keys: the entry keys, and until where those that were revoked count.
+        policies: digests of the newest that took effect before the first entry, the newest last.
+        number: of the newest; None where nobody knows.
     """
 
-    def __init__(self, rules: WatchRules, ring: KeyRing, policies: Collection[str]) -> None:
+    def __init__(
+        self,
+        rules: WatchRules,
+        keys: SigningKeys,
+        policies: Iterable[str] = (),
+        number: int | None = None,
+    ) -> None:
         self._rules = rules
-        self._ring = ring
-        self._policies = set(policies)
+        self._keys = keys
+        self._policies = dict.fromkeys(policies)
+        self._number = number
         self._announced: str | None = None
+        self._examiner = Examiner(rules, keys)
+
+    @property
+    def rules(self) -> WatchRules:
+        return self._rules
 
     @property
     def announced(self) -> str | None:
         """Digest of the key ring that was announced last among the entries that were judged."""
         return self._announced
 
-    def judge(self, index: int, leaf: bytes) -> list[Alert]:
-        """The alerts of one entry. Raises nothing, whatever the leaf is."""
-        statement = statement_of(leaf)
-        facts = row_document(read_leaf(index, leaf))
-        found: list[Alert] = []
-        signed = False
-        if statement is None:
-            what = "is no statement of this project: somebody else can append to the log"
-            found.append(
-                Alert("unreadable", Severity.ALARM, f"Entry {index} {what}.", index, facts)
-            )
-        else:
-            found += self._signature(index, leaf, facts)
-            signed = not found
-        if isinstance(statement, Entry):
-            found += self._entry(index, statement, facts)
-        elif isinstance(statement, Event):
-            found += self._event(index, statement, facts)
-            # What nobody of ours has signed announces nothing.
-            if signed and isinstance(statement.what, PolicyTookEffect):
-                self._policies.add(str(statement.what.sha256))
-            if signed and isinstance(statement.what, KeysChanged):
-                self._announced = str(statement.what.ring)
-        return [alert for alert in found if alert.alert not in self._rules.ignored]
+    @property
+    def keys(self) -> SigningKeys:
+        """With the revocations that were met."""
+        return self._keys
 
-    def _signature(self, index: int, leaf: bytes, facts: dict[str, Any]) -> list[Alert]:
-        try:
-            verify_statement(leaf, self._ring)
-        except CorruptObject as error:
-            text = f"Entry {index} is in the log, and its signature is not good: {error}."
-            return [Alert("bad-signature", Severity.ALARM, text, index, facts)]
-        return []
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Digests of the newest, the newest last."""
+        return tuple(self._policies)
 
-    def _entry(self, index: int, entry: Entry, facts: dict[str, Any]) -> list[Alert]:
-        found = []
-        who = f"{entry.writer.issuer} {entry.writer.subject}"
-        where = f"as {entry.tier} to {entry.namespace} by rule {entry.rule}"
-        if not self._rules.knows_issuer(entry):
-            text = f"Entry {index} was written by an issuer that no rule expects: {who}, {where}."
-            found.append(Alert("unknown-issuer", Severity.ALARM, text, index, facts))
-        elif not self._rules.expects(entry):
-            text = f"Entry {index} was written by {who}, {where}, which no rule expects."
-            found.append(Alert("unexpected-writer", Severity.ALARM, text, index, facts))
-        if entry.policy_sha256 not in self._policies:
-            text = f"Entry {index} names a policy that the log had not announced before it."
-            found.append(Alert("unknown-policy", Severity.ALARM, text, index, facts))
-        return found
+    @property
+    def number(self) -> int | None:
+        """Of the newest policy."""
+        return self._number
 
-    def _event(self, index: int, event: Event, facts: dict[str, Any]) -> list[Alert]:
-        match event.what:
-            case PolicyTookEffect(sha256=sha256, number=number):
-                text = f"Policy number {number} took effect with entry {index}: {sha256}."
-                return [Alert("policy-changed", Severity.NOTICE, text, index, facts)]
-            case KeysChanged(added=added, retired=retired, revoked=revoked):
-                text = (
-                    f"The entry keys changed with entry {index}: {len(added)} added,"
-                    f" {len(retired)} retired, {len(revoked)} revoked."
-                )
-                return [Alert("keys-changed", Severity.NOTICE, text, index, facts)]
-            case LogOpened() if index > 0:
-                text = f"Entry {index} opens the log, which was open already."
-                return [Alert("log-opened-again", Severity.ALARM, text, index, facts)]
-            case EntryQuarantined(reason=reason):
-                text = f"Entry {index} says that stored bytes did not verify: {reason}."
-                return [Alert("quarantined", Severity.ALARM, text, index, facts)]
-            case EntryRemoved(line=line) if line != "superseded":
-                text = f"Entry {index} says that an entry was removed: {line}."
-                return [Alert("removed", Severity.NOTICE, text, index, facts)]
-            case _:
-                return []
+    def examiner(self) -> Examiner:
+        """For what comes next."""
+        return self._examiner
+
+    def settle(
+        self, first: int, leaves: Sequence[bytes], examined: Examined
+    ) -> tuple[list[Alert], int]:
+        """The alerts of some entries, in their order.
+
+        Args:
+            first: index of the first.
+            leaves: all of them.
+            examined: by `examiner`, after all entries before `first` were settled.
+
+        Returns: with the alerts, how many entries they are of. Behind an entry that revokes a key
+        all others have to be examined anew.
+        """
+        found, end = list(examined.alerts), first + len(leaves)
+        steps: list[Run | Announced] = [*examined.runs, *examined.announced]
+        for step in sorted(steps, key=lambda step: step.first):
+            if isinstance(step, Run):
+                found += self._under(step, first, leaves)
+                continue
+            found.append(self._take(step, leaves[step.first - first]))
+            if isinstance(step.what, KeysChanged) and self._revoke(step.first, step.what):
+                end = step.first + 1
+                break
+        wanted = [
+            alert
+            for alert in found
+            if alert.alert not in self._rules.ignored and (alert.index or 0) < end
+        ]
+        return sorted(wanted, key=lambda alert: alert.index or 0), end - first
+
+    def _under(self, run: Run, first: int, leaves: Sequence[bytes]) -> list[Alert]:
+        if run.policy in self._policies:
+            return []
+        what = "names a policy that the log had not announced before it, or very long before"
+        return [
+            alarm("unknown-policy", f"Entry {index} {what}.", index, leaves[index - first])
+            for index in range(run.first, run.last + 1)
+        ]
+
+    def _take(self, event: Announced, leaf: bytes) -> Alert:
+        if isinstance(event.what, PolicyTookEffect):
+            return self._policy(event.first, event.what, leaf)
+        what = event.what
+        self._announced = str(what.ring)
+        text = (
+            f"The entry keys changed with entry {event.first}: {len(what.added)} added,"
+            f" {len(what.retired)} retired, {len(what.revoked)} revoked."
+        )
+        return notice("keys-changed", text, event.first, leaf)
+
+    def _policy(self, index: int, what: PolicyTookEffect, leaf: bytes) -> Alert:
+        sha256, newest = str(what.sha256), next(reversed(self._policies), None)
+        previous = None if what.previous is None else str(what.previous)
+        said, number = f"Entry {index} says that policy number {what.number}", self._number
+        if (what.number, sha256) == (number, newest):
+            # A server that is killed between the event and its note of it tells it once more.
+            text = f"{said} took effect, as was said before: {sha256}."
+            return notice("policy-changed", text, index, leaf)
+        follows = number is None or (what.number == number + 1 and previous == newest)
+        self._policies.pop(sha256, None)
+        self._policies[sha256] = None
+        if len(self._policies) > MAX_POLICIES:
+            del self._policies[next(iter(self._policies))]
+        if follows or number is None:
+            self._number = what.number
+            return notice("policy-changed", f"{said} took effect: {sha256}.", index, leaf)
+        # What goes back must not make the next one look as if it went on from there.
+        self._number = max(number, what.number)
+        text = f"{said} took effect, which does not follow number {number}: {sha256}."
+        return alarm("policy-out-of-order", text, index, leaf)
+
+    def _revoke(self, index: int, what: KeysChanged) -> bool:
+        keys = self._keys.with_revoked(what.revoked, index)
+        if keys is self._keys:
+            return False
+        self._keys = keys
+        self._examiner = Examiner(self._rules, keys)
+        return True

@@ -4,27 +4,33 @@ A YAML file in the strict subset that policies use. What no rule of `expect` cov
 a rule that is missing raises an alert, and never hides one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from secure_cache.model.entry import Entry
+from secure_cache.audit.watch_limits import DAY, Hours, size_in_bytes
 from secure_cache.model.errors import Malformed
 from secure_cache.model.identity import ClaimValue
 from secure_cache.policy.convert import convert
 from secure_cache.policy.duration import seconds
 from secure_cache.policy.loader import load_yaml
+from secure_cache.policy.schema import Duration, Size
 
 MAX_RULES_BYTES = 256 * 1024
-_DURATION = "[1-9][0-9]{0,5}[smhd]"
 
 _Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 _AnyOf = _Text | Annotated[tuple[_Text, ...], Meta(min_length=1, max_length=256)]
+_Day = Annotated[str, Meta(pattern=DAY, extra={"form": "a day such as mon, or days as mon-fri"})]
 
 
 class ExpectDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kind of writer. All that is given must hold; a list means any of its patterns."""
+    """One kind of writer. All that is given must hold; a list means any of its patterns.
+
+    That a window of `hours` is one says `Hours.parse`: msgspec 0.22.0 frees a pattern twice that
+    stands in a union of a text and a list of texts.
+    """
 
     name: _Text
     issuer: _AnyOf
@@ -35,15 +41,17 @@ class ExpectDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     subject: _AnyOf | UnsetType = UNSET
     rule: _AnyOf | UnsetType = UNSET
     claims: Annotated[dict[_Text, _AnyOf], Meta(min_length=1)] | UnsetType = UNSET
+    hours: Annotated[dict[_Day, _AnyOf], Meta(min_length=1)] | UnsetType = UNSET
+    max_size: Size | UnsetType = UNSET
 
 
 class RulesDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file."""
 
     version: Annotated[int, Meta(ge=1, le=1)]
-    expect: Annotated[tuple[ExpectDocument, ...], Meta(min_length=1, max_length=1000)]
+    expect: Annotated[tuple[ExpectDocument, ...], Meta(min_length=1)]
     ignore: tuple[_Text, ...] = ()
-    max_age: Annotated[str, Meta(pattern=f"^{_DURATION}$")] | UnsetType = UNSET
+    max_age: Duration | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +80,58 @@ class Glob:
         return len(value) - len(last) >= at and value.endswith(last)
 
 
+class Writing(NamedTuple):
+    """What patterns are held against: who wrote, and where.
+
+    Attributes:
+        claims: of the token, by name.
+    """
+
+    issuer: str
+    iss: str
+    project: str
+    tier: str
+    namespace: str
+    subject: str
+    rule: str
+    claims: Mapping[str, ClaimValue]
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One rule, compiled: patterns by what they are held against."""
+    """One rule, compiled.
+
+    Attributes:
+        facts: patterns, by the fact that they are held against.
+        claims: patterns, by the claim.
+        hours: when it writes; None at any time.
+        max_size: how many bytes at most; None any number.
+    """
 
     name: str
     facts: tuple[tuple[str, tuple[Glob, ...]], ...]
     claims: tuple[tuple[str, tuple[Glob, ...]], ...]
+    hours: Hours | None
+    max_size: int | None
 
-    def covers(self, entry: Entry) -> bool:
+    def speaks_of(self, writing: Writing) -> bool:
         """Exactly as written; a claim that is missing, or is no text, is never expected."""
-        facts = _facts(entry)
-        if not all(_matches(facts[name], patterns) for name, patterns in self.facts):
-            return False
-        held = entry.writer.claim_map
-        return all(_matches(held.get(name), patterns) for name, patterns in self.claims)
+        return all(
+            _matches(getattr(writing, name), patterns) for name, patterns in self.facts
+        ) and all(_matches(writing.claims.get(name), patterns) for name, patterns in self.claims)
+
+    def knows_issuer(self, writing: Writing) -> bool:
+        return all(
+            _matches(writing.issuer, patterns) for name, patterns in self.facts if name == "issuer"
+        )
+
+    def breach(self, at: int, size: int) -> str | None:
+        """The alert for an entry of whom it speaks; None when it keeps to the limits."""
+        if self.max_size is not None and size > self.max_size:
+            return "unexpected-size"
+        if self.hours is not None and not self.hours.allows(at):
+            return "unexpected-hours"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +142,13 @@ class WatchRules:
         expected: kinds of writers.
         ignored: codes of alerts that nobody wants.
         max_age_seconds: of the newest sign of life of the log; None: it may sleep.
+        text: of the file, from which another process makes the same rules.
     """
 
     expected: tuple[Expected, ...]
     ignored: frozenset[str]
     max_age_seconds: int | None
+    text: bytes
 
     @classmethod
     def parse(cls, data: bytes, *, name: str) -> "WatchRules":
@@ -109,71 +156,82 @@ class WatchRules:
 
         Raises:
             InvalidPolicy: it has errors; carries the findings, each with its line.
-            Malformed: it ignores an alert that there is none of.
+            Malformed: it ignores what is no alert or must not be ignored, or hours end too soon.
         """
         document = convert(load_yaml(data, name=name), RulesDocument, name=name)
-        unknown = sorted(set(document.ignore) - CODES)
-        if unknown:
-            known = ", ".join(sorted(CODES))
-            raise Malformed(f"{name}: ignore: there is no alert {unknown[0]!a}; there are: {known}")
+        for code in document.ignore:
+            if code not in IGNORABLE:
+                what = "must not be ignored" if code in CODES else "is no alert"
+                raise Malformed(
+                    f"{name}: ignore: {code!a} {what}; it takes: {', '.join(sorted(IGNORABLE))}"
+                )
         age = document.max_age
         return cls(
-            tuple(_compile(item) for item in document.expect),
+            tuple(_compile(item, name) for item in document.expect),
             frozenset(document.ignore),
             None if isinstance(age, UnsetType) else seconds(age),
+            data,
         )
 
-    def expects(self, entry: Entry) -> bool:
-        return any(rule.covers(entry) for rule in self.expected)
+    def unexpected(self, writing: Writing, at: int, size: int) -> str | None:
+        """The alert for an entry; None when a rule covers it, its limits included.
 
-    def knows_issuer(self, entry: Entry) -> bool:
-        """Whether any rule speaks of its issuer at all."""
-        return any(
-            _matches(entry.writer.issuer, patterns)
-            for rule in self.expected
-            for name, patterns in rule.facts
-            if name == "issuer"
-        )
+        Args:
+            writing: who wrote, and where.
+            at: when, seconds since 1970, as the entry says.
+            size: of the artifact, in bytes.
+        """
+        return judge_limits(self.speaking_of(writing), at, size)
+
+    def speaking_of(self, writing: Writing) -> "Speaking":
+        """What does not change from one entry of a job to the next."""
+        found = tuple(rule for rule in self.expected if rule.speaks_of(writing))
+        known = any(rule.knows_issuer(writing) for rule in self.expected)
+        return found, "unexpected-writer" if known else "unknown-issuer"
 
 
-CODES = frozenset(
-    {
-        "unknown-issuer",
-        "unexpected-writer",
-        "unknown-policy",
-        "bad-signature",
-        "unreadable",
-        "policy-changed",
-        "keys-changed",
-        "log-opened-again",
-        "quarantined",
-        "removed",
-        "stale",
-        "history-changed",
-    }
-)
+Speaking = tuple[tuple[Expected, ...], str]
+"""The rules that speak of a writing, and the alert where there is none."""
+
+
+def judge_limits(speaking: Speaking, at: int, size: int) -> str | None:
+    """The rest of `WatchRules.unexpected`."""
+    rules, otherwise = speaking
+    worst: str | None = otherwise
+    for rule in rules:
+        worst = rule.breach(at, size)
+        if worst is None:
+            break
+    return worst
+
+
+IGNORABLE = frozenset({"policy-changed", "keys-changed", "removed", "quarantined"})
+"""The log's own news. All else means that somebody or something is not what it should be."""
+
+CODES = IGNORABLE | {
+    "unknown-issuer",
+    "unexpected-writer",
+    "unexpected-size",
+    "unexpected-hours",
+    "unknown-policy",
+    "policy-out-of-order",
+    "bad-signature",
+    "unreadable",
+    "log-opened-again",
+    "stale",
+    "log-inconsistent",
+    "history-changed",
+}
 """Stable: scripts match on them."""
 
-_FACTS = ("issuer", "iss", "project", "tier", "namespace", "subject", "rule")
-
-
-def _facts(entry: Entry) -> dict[str, str]:
-    return {
-        "issuer": entry.writer.issuer,
-        "iss": entry.writer.iss,
-        "project": entry.namespace.project,
-        "tier": str(entry.tier),
-        "namespace": str(entry.namespace),
-        "subject": entry.writer.subject,
-        "rule": entry.rule,
-    }
+_FACTS = Writing._fields[:-1]
 
 
 def _matches(value: ClaimValue, patterns: tuple[Glob, ...]) -> bool:
     return isinstance(value, str) and any(pattern.matches(value) for pattern in patterns)
 
 
-def _compile(document: ExpectDocument) -> Expected:
+def _compile(document: ExpectDocument, file: str) -> Expected:
     facts = tuple(
         (fact, _globs(value))
         for fact in _FACTS
@@ -181,11 +239,24 @@ def _compile(document: ExpectDocument) -> Expected:
     )
     given = {} if isinstance(document.claims, UnsetType) else document.claims
     claims = tuple((claim, _globs(value)) for claim, value in given.items())
-    return Expected(document.name, facts, claims)
+    hours, most = document.hours, document.max_size
+    try:
+        return Expected(
+            document.name,
+            facts,
+            claims,
+            None
+            if isinstance(hours, UnsetType)
+            else Hours.parse({day: _list(value) for day, value in hours.items()}),
+            None if isinstance(most, UnsetType) else size_in_bytes(most),
+        )
+    except Malformed as error:
+        raise Malformed(f"{file}: expect: {document.name!a}: {error}") from error
 
 
 def _globs(value: str | tuple[str, ...]) -> tuple[Glob, ...]:
-    return tuple(Glob(text) for text in ((value,) if isinstance(value, str) else value))
+    return tuple(Glob(text) for text in _list(value))
 
 
-__all__ = ["CODES", "MAX_RULES_BYTES", "Expected", "WatchRules"]
+def _list(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value

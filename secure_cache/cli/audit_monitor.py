@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.monitor_state import StateFile, opened_state
 from secure_cache.client.webhook import Webhook
 from secure_cache.compose.log_source import LogPlace
-from secure_cache.compose.monitoring import Deliver, Looked, look
+from secure_cache.compose.monitoring import Looked, look
+from secure_cache.core.key_files import read_private_file
 from secure_cache.model.clock import system_clock
 from secure_cache.model.errors import Misconfigured, NotFound, Unavailable
 
 WEBHOOK = "SECURE_CACHE_MONITOR_WEBHOOK"
 SECRET = "SECURE_CACHE_MONITOR_SECRET"  # noqa: S105 - the name of a variable
+_MAX_SECRET_BYTES = 4096
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -49,21 +52,38 @@ class _Begin(click.ParamType[int | None]):
 @click.option("--state", required=True, type=_FILE, help="Where it keeps how far it has come.")
 @click.option("--from", "begin", type=_Begin(), default="now", help="Where a first look begins.")
 @click.option("--follow", type=DURATION, help="Look again so often, and go on through outages.")
+@click.option("--webhook-file", type=_FILE, help="Holds the URL that alerts are posted to.")
+@click.option("--webhook-secret-file", type=_FILE, help="Holds the secret that signs them.")
 @source_options
 def monitor_command(
-    rules: Path, state: Path, *, begin: int | None, follow: int | None, place: LogPlace
+    rules: Path,
+    state: Path,
+    *,
+    begin: int | None,
+    follow: int | None,
+    webhook_file: Path | None,
+    webhook_secret_file: Path | None,
+    place: LogPlace,
 ) -> int:
     """Judge what is new in the log by the file RULES; print each alert as a line of JSON.
 
-    Ends with 0 when nothing was unexpected, 1 when there were alerts, 3 when the log or the webhook
-    could not be reached, 4 without the right to read, 5 when the log's history was changed. Alerts
-    also go to the webhook in SECURE_CACHE_MONITOR_WEBHOOK, signed with SECURE_CACHE_MONITOR_SECRET.
-    Each entry is judged once; after a crash its alerts may come twice.
+    Ends with 0 when nothing was unexpected, 1 when there were alerts, 2 for a mistake in options or
+    rules, 3 when the log or the webhook could not be reached, 4 without the right to read, 5 when
+    the log is not proved: its history was changed, too few witnesses, a file that is damaged.
+
+    Alerts also go to a webhook, whose URL is a secret: in a file that nobody else can read, or in
+    SECURE_CACHE_MONITOR_WEBHOOK; they are signed with the secret of the other file, or of
+    SECURE_CACHE_MONITOR_SECRET. Each entry is judged once; after a crash its alerts may come twice,
+    with the same id.
     """
     compiled = WatchRules.parse(_read(rules), name=str(rules))
-    deliver = _delivery(os.environ.get(WEBHOOK), os.environ.get(SECRET), place)
+    url = _secret(webhook_file, WEBHOOK, "--webhook-file")
+    secret = _secret(webhook_secret_file, SECRET, "--webhook-secret-file")
+    if secret and not url:
+        raise click.UsageError(f"a secret, and no webhook: give --webhook-file or {WEBHOOK}")
+    outlet = _Outlet(url, secret, place)
     with opened_state(state) as file:
-        once = partial(look, place, compiled, file, deliver, begin=begin, clock=system_clock)
+        once = partial(look, place, compiled, file, outlet, begin=begin, clock=system_clock)
         if follow is None:
             found = anyio.run(once)
             if not found.pinned:
@@ -72,7 +92,7 @@ def monitor_command(
         return _follow(once, follow, file)
 
 
-def _follow(once: Any, seconds: int, file: StateFile) -> int:
+def _follow(once: Callable[[], Awaitable[Looked]], seconds: int, file: StateFile) -> int:
     note(f"Looking every {seconds} s; the state is in {file.path}.")
     # Between two looks, or in the midst of one: the state on disk is whole at any time.
     signal.signal(signal.SIGTERM, _stop)
@@ -82,8 +102,8 @@ def _follow(once: Any, seconds: int, file: StateFile) -> int:
         except Unavailable as error:
             complain(f"{error}; looking again in {seconds} s")
         else:
-            if found.broken:
-                return Exit.INTEGRITY
+            if found.broken is not None:
+                return _broken(found, found.broken)
         time.sleep(seconds)
 
 
@@ -92,25 +112,52 @@ def _stop(*_: object) -> None:
 
 
 def _code(found: Looked) -> int:
+    if found.broken is not None:
+        return _broken(found, found.broken)
     note(f"{found.judged} entries were judged; {found.alerts} alerts.")
-    if found.broken:
-        return Exit.INTEGRITY
     return Exit.NO if found.alerts else Exit.OK
 
 
-def _delivery(url: str | None, secret: str | None, place: LogPlace) -> Deliver:
-    hook = None
-    if url:
-        hook = Webhook(url, secret=secret.encode() if secret else None, client=new_client)
-    name = place.server.url if place.server is not None else "log"
+def _broken(found: Looked, why: str) -> int:
+    complain(why.removesuffix("."))
+    if not found.told:
+        note("The webhook did not take the alert about that.")
+    return Exit.INTEGRITY
 
-    def deliver(alerts: list[dict[str, Any]]) -> None:
+
+class _Outlet:
+    """Standard output and, if there is one, the webhook."""
+
+    def __init__(self, url: str | None, secret: str | None, place: LogPlace) -> None:
+        self._hook = None
+        if url:
+            key = secret.encode() if secret else None
+            self._hook = Webhook(url, secret=key, client=new_client)
+        self._name = place.server.url if place.server is not None else "log"
+
+    def show(self, alerts: list[dict[str, Any]]) -> None:
         for alert in alerts:
             click.echo(inert_json(alert))
-        if hook is not None:
-            hook.deliver(name, alerts)
 
-    return deliver
+    def post(self, alerts: list[dict[str, Any]]) -> None:
+        if self._hook is not None:
+            self._hook.deliver(self._name, alerts)
+
+
+def _secret(path: Path | None, variable: str, option: str) -> str | None:
+    """From a file or the environment, never from the command line: others can read that."""
+    given = os.environ.get(variable)
+    if path is None:
+        return given
+    if given:
+        raise click.UsageError(f"{option} and {variable}: give one of them")
+    try:
+        text = read_private_file(path, max_bytes=_MAX_SECRET_BYTES).decode().strip()
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{path} is not text") from error
+    if not text or "\n" in text:
+        raise Misconfigured(f"{path} does not hold one line")
+    return text
 
 
 def _read(path: Path) -> bytes:

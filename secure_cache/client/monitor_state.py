@@ -1,6 +1,7 @@
 """How far a monitor has come: one file, and its lock."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,14 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         vkeys: its keys, as they were at the first run.
         note: the newest signed checkpoint that was seen.
         next: the first entry that was not judged, or whose alerts may not have arrived.
+        policies: digests of the newest that took effect before `next`, the newest last; None where
+            the log has to be asked.
+        policy_number: of the newest.
+        revoked: keys that an event before `next` revoked, with the index of that event.
+        looked_at: when the log was seen last, seconds since 1970 by the clock here.
+        alive_at: when something new of the log is known to have come into being, likewise.
+        standing: alerts about the log as a whole that stood at the last look, by their ids: when
+            the webhook took each.
     """
 
     v: int
@@ -31,6 +40,12 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     vkeys: tuple[str, ...]
     note: str
     next: int
+    policies: tuple[str, ...] | None = None
+    policy_number: int | None = None
+    revoked: dict[str, int] = {}
+    looked_at: int = 0
+    alive_at: int = 0
+    standing: dict[str, int] = {}
 
 
 class StateFile:
@@ -56,6 +71,22 @@ class StateFile:
     def write(self, state: MonitorState) -> None:
         """Whole and durable, or not at all. Raises: StorageUnavailable."""
         put(self.path, msgspec.json.format(msgspec.json.encode(state), indent=2) + b"\n")
+
+    def keep_evidence(self, older: bytes, newer: bytes, proof: bytes | None) -> Path:
+        """Keep two signed checkpoints that do not follow each other, and what convinces others.
+
+        Each pair has a folder of its own: no evidence takes the place of another.
+
+        Raises: StorageUnavailable.
+        """
+        pair = hashlib.sha256(older + newer).hexdigest()[:16]
+        folder = self.path.with_name(f"{self.path.name}.evidence") / pair
+        kept = {"older.checkpoint": older, "newer.checkpoint": newer}
+        if proof is not None:
+            kept["contradiction.json"] = proof
+        for name, data in kept.items():
+            put(folder / name, data)
+        return folder
 
     def _damaged(self, why: str) -> str:
         return (

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from secure_cache.model.errors import Malformed, Unavailable
 
 SIGNATURE = "X-Secure-Cache-Signature"
 MAX_ALERTS = 100
+MAX_BYTES = 256 * 1024
 _TRIES = 3
 _PAUSE_SECONDS = 1.0
 
@@ -52,15 +53,14 @@ class Webhook:
         self._sleep = sleep
 
     def deliver(self, log: str, alerts: Sequence[dict[str, Any]]) -> None:
-        """Post them, `MAX_ALERTS` at a time.
+        """Post them, at most `MAX_ALERTS` and `MAX_BYTES` at a time.
 
         Raises:
             Unavailable: it did not take them; some may have arrived.
         """
         with self._client() as http:
-            for start in range(0, len(alerts), MAX_ALERTS):
-                part = alerts[start : start + MAX_ALERTS]
-                self._post(http, inert_json({"log": log, "alerts": part}))
+            for body in bodies(log, alerts):
+                self._post(http, body)
 
     def _post(self, http: httpx.Client, body: bytes) -> None:
         headers = {"Content-Type": "application/json"}
@@ -82,3 +82,26 @@ class Webhook:
             if status // 100 != 5 and status != 429:
                 break
         raise Unavailable(f"the webhook did not take the alerts: {said}")
+
+
+def bodies(log: str, alerts: Sequence[dict[str, Any]]) -> Iterator[bytes]:
+    """Documents within the limits. An alert that is larger by itself goes alone."""
+    frame = len(_body(log, []))
+    part: list[bytes] = []
+    size = frame
+    for alert in alerts:
+        data = inert_json(alert)
+        if part and (len(part) == MAX_ALERTS or size + len(data) > MAX_BYTES):
+            yield _body(log, part)
+            part, size = [], frame
+        part.append(data)
+        size += len(data) + len(_BETWEEN)
+    if part:
+        yield _body(log, part)
+
+
+_BETWEEN = b", "
+
+
+def _body(log: str, alerts: Sequence[bytes]) -> bytes:
+    return b'{"log": %b, "alerts": [%b]}' % (inert_json(log), _BETWEEN.join(alerts))

@@ -32,7 +32,7 @@ from secure_cache.provenance.verify import verify_event
 from secure_cache.tlog.ports import VerifiedLog
 
 MAX_POLICIES = 100_000
-_EVENTS = {"event": ["policy"]}
+_Asked = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ async def open_policy_log(place: LogPlace, *, clock: Clock) -> AsyncIterator[Pol
     """
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(open_log_source(place, clock=clock))
-        ring, indexes = await source.ring(), await _indexes(place, clock)
+        ring = await source.ring()
+        indexes = [index for index, _ in await indexes_of(place, ("policy",), clock=clock)]
         proved = await prove_policies(source.log, ring, indexes)
         history = PolicyHistory(known=proved, texts=_Texts(source), presets=load_presets())
         yield PolicyLog(source, proved, history)
@@ -112,36 +113,42 @@ async def prove_policies(log: VerifiedLog, ring: KeyRing, indexes: Sequence[int]
     return ProvedPolicies(tuple(events), tuple(doubts))
 
 
-async def _indexes(place: LogPlace, clock: Clock) -> list[int]:
-    """Which entries are events about policies, as somebody says."""
+async def indexes_of(
+    place: LogPlace, kinds: Sequence[str], *, clock: Clock
+) -> list[tuple[int, str]]:
+    """Which entries are events of these kinds, and each one's kind, as the place's index says.
+
+    Raises: as `open_policy_log`.
+    """
+    asked = {"event": list(kinds)}
     if place.server is not None and place.token is not None:
         remote = RemoteAudit(place.server, place.token, new_client)
-        return await anyio.to_thread.run_sync(_of_server, remote)
+        return await anyio.to_thread.run_sync(_of_server, remote, asked)
     if place.mirror is not None:
         async with indexed_mirror(place.mirror, clock, None) as (index, _):
-            return await anyio.to_thread.run_sync(_of_index, index)
+            return await anyio.to_thread.run_sync(_of_index, index, asked)
     if place.settings is None:
         raise Misconfigured("say where to look: --server, --store or --mirror")
     path = offline_index_path(place.settings, None)
     async with offline_audit(place.settings, path, clock=clock) as audit:
         await audit.catch_up()
-        return await anyio.to_thread.run_sync(_of_index, audit.index)
+        return await anyio.to_thread.run_sync(_of_index, audit.index, asked)
 
 
-def _of_server(remote: RemoteAudit) -> list[int]:
-    found = remote.entries(_EVENTS, limit=MAX_POLICIES, newest_first=False)
+def _of_server(remote: RemoteAudit, asked: _Asked) -> list[tuple[int, str]]:
+    found = remote.entries(asked, limit=MAX_POLICIES, newest_first=False)
     try:
-        return [int(row["index"]) for row in found]
+        return [(int(row["index"]), str(row["event"])) for row in found]
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptObject("the server's list of policies is not well formed") from error
+        raise CorruptObject("the server's list of events is not well formed") from error
 
 
-def _of_index(index: AuditIndex) -> list[int]:
-    wanted, found = Filter.parse(_EVENTS), list[int]()
+def _of_index(index: AuditIndex, asked: _Asked) -> list[tuple[int, str]]:
+    wanted, found = Filter.parse(asked), list[tuple[int, str]]()
     page = PageRequest(limit=MAX_PAGE)
     while True:
         answer = index.query(wanted, page)
-        found += [row.number for row in answer.rows]
+        found += [(row.number, row.event) for row in answer.rows]
         if not answer.more:
             return found
-        page = PageRequest(limit=MAX_PAGE, after=found[-1])
+        page = PageRequest(limit=MAX_PAGE, after=found[-1][0])

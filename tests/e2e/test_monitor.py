@@ -158,12 +158,18 @@ def test_a_log_that_was_put_back_is_an_alarm_and_evidence(server, monitor):
     (alert,) = monitor.alerts(code=5)
     assert alert["alert"] == "history-changed"
     evidence = monitor.folder / "state.json.evidence"
-    assert (evidence / "older.checkpoint").exists()
+    (pair,) = evidence.iterdir()
+    first = {path.name: path.read_bytes() for path in pair.iterdir()}
+    assert first.keys() == {"older.checkpoint", "newer.checkpoint"}
+    assert json.loads(monitor.state.read_text())["standing"].keys() == {alert["id"]}
     store(server, server.token(), "5", "6", "7", "8", "9")
     # A webhook that is down makes no outage of it.
     (alert,) = monitor.alerts(code=5, SECURE_CACHE_MONITOR_WEBHOOK="http://127.0.0.1:9/x")
     assert "contradict" in alert["sentence"]
-    assert (evidence / "contradiction.json").exists()
+    # One more pair of checkpoints; what was found first is still there.
+    (other,) = set(evidence.iterdir()) - {pair}
+    assert (other / "contradiction.json").exists()
+    assert {path.name: path.read_bytes() for path in pair.iterdir()} == first
 
 
 def test_a_webhook_gets_each_alert_or_it_is_told_again(server, monitor, hook):
@@ -242,7 +248,7 @@ def test_mistakes_say_what_is_wrong(server, monitor):
     monitor.rules.write_text(RULES + "ignore: [everything]\n")
     done = monitor()
     assert done.returncode == 2
-    assert "unexpected-writer" in done.stderr
+    assert "quarantined" in done.stderr
     monitor.rules.write_text(RULES)
     server.stop()
     assert monitor().returncode == 3
