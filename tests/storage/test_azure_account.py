@@ -318,6 +318,24 @@ async def test_a_workload_identity(azurite_oauth, service, tmp_path: Path):
     assert len(service.requests) == 1
 
 
+async def test_a_workload_identity_whose_file_is_not_there_is_said_once(
+    azurite_oauth, service, tmp_path: Path, capsys
+):
+    """No outage: nobody but an operator can bring the file. The SDK says it again in words of its
+    own, where a refusal quotes the whole answer of the token service."""
+    file = tmp_path / "token"
+    store = azure_store(
+        azurite_oauth,
+        credential="workload-identity",
+        token_credential=None,
+        environment={**service.environment, "AZURE_FEDERATED_TOKEN_FILE": str(file)},
+    )
+    with pytest.raises(StorageForbidden, match=f"no token .*{file}"):
+        await store.head("a")
+    await store.close()
+    assert capsys.readouterr().err == ""
+
+
 async def test_the_azure_cli_is_asked_when_it_is_chosen(azurite_oauth, tmp_path, monkeypatch):
     token = StaticToken()._token
     program = tmp_path / "az"

@@ -76,8 +76,9 @@ class AzureAccount:
         """
         check_credential(options)
         endpoint = endpoint_of(options)
-        # The SDK writes the path of each request at INFO: namespaces and keys.
-        logging.getLogger("azure").setLevel(logging.WARNING)
+        # The SDK writes the path of each request at INFO: namespaces and keys; and at WARNING the
+        # answers of the token service. What matters of them is in our own errors.
+        logging.getLogger("azure").setLevel(logging.ERROR)
         return cls(options, endpoint, tell=tell, timing=timing or Timing(clock=clock))
 
     def store(

@@ -207,6 +207,12 @@ def _of_refusal(error: BaseException, now: float) -> AzureFault:
     """What failed before there was any request, or in reading the answer's error."""
     if isinstance(error, AzureError | ValueError):
         return AzureFault(Kind.MISCONFIGURED, f"the SDK refused to ask ({type(error).__name__})")
+    if isinstance(error, OSError) and error.filename is not None:
+        return AzureFault(
+            Kind.FORBIDDEN,
+            "no token could be got for the server's identity:"
+            f" {error.filename!a} cannot be read ({error.strerror})",
+        )
     below = error.__context__
     while below is not None and not isinstance(below, HttpResponseError):
         below = below.__context__
