@@ -1,7 +1,7 @@
 # Everything is installed into .venv/ from the locks in requirements/: names, versions and hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install dev deploy-tools serve test static check fmt bench bench-audit bench-replicas bench-revocation simulate lock clean
+.PHONY: help install dev deploy-tools serve test static check fmt bench bench-audit bench-monitor bench-replicas bench-revocation simulate lock clean
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip --disable-pip-version-check --quiet --quiet install
@@ -66,6 +66,9 @@ bench: dev ## our speed beside nginx with DAV and turborepo-remote-cache
 
 bench-audit: dev ## the audit index over a million entries: building, asking, following
 	$(BIN)/python bench/audit_index.py
+
+bench-monitor: dev ## the monitor's first look at a large log
+	$(BIN)/python bench/monitor.py
 
 bench-replicas: dev ## 1, 3 and 8 real servers over one Azurite
 	$(BIN)/python bench/replicas.py

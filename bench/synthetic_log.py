@@ -1,16 +1,19 @@
 """A large log in a folder, as a server would have written it, made in a minute instead of hours.
 
 Its entries are well-formed statements of ten months of builds, in their envelopes and under a
-signed checkpoint. The one thing that is not real is each entry's own signature: an index does not
-verify those, and signing a million would take longer than all the rest.
+signed checkpoint. The one thing that is not real is each entry's own signature, unless a key is
+given: an index does not verify those, and signing a million takes longer than all the rest.
 """
 
 import asyncio
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from secure_cache.core.entry_id import new_entry_id
 from secure_cache.model.digest import Digest
@@ -18,7 +21,8 @@ from secure_cache.model.entry import CHUNK_BYTES, Entry
 from secure_cache.model.identity import Identity
 from secure_cache.model.names import Namespace, parse_key
 from secure_cache.model.tiers import Tier
-from secure_cache.provenance.dsse import Envelope
+from secure_cache.provenance.algorithms import key_id
+from secure_cache.provenance.dsse import IN_TOTO, Envelope, pae
 from secure_cache.provenance.event import Event, PolicyTookEffect
 from secure_cache.provenance.event_statement import build_event
 from secure_cache.provenance.statement import build_statement
@@ -35,6 +39,9 @@ START = 1_767_225_600  # 2026-01-01
 POLICIES = 40
 JOBS_AT_ONCE = 8
 _KEYID = "5c" * 32
+
+Seal: TypeAlias = Callable[[bytes, random.Random], bytes]
+"""From a statement to its envelope."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,22 @@ def _job(number: int, at: int, chance: random.Random) -> Job:
     return Job(namespace, tier, {"main": "main", "pr": "pull-request"}.get(kind, "branch"), writer)
 
 
-def leaves(count: int, seed: int = 1) -> Iterator[bytes]:
+def unsigned(payload: bytes, chance: random.Random) -> bytes:
+    """An envelope whose signature nobody made."""
+    return Envelope(payload, _KEYID, chance.randbytes(64)).encode()
+
+
+def signed_by(key: Ed25519PrivateKey) -> Seal:
+    """Envelopes that this key signed."""
+    keyid = key_id(key.public_key())
+
+    def seal(payload: bytes, _chance: random.Random) -> bytes:
+        return Envelope(payload, keyid, key.sign(pae(IN_TOTO, payload))).encode()
+
+    return seal
+
+
+def leaves(count: int, seed: int = 1, seal: Seal = unsigned) -> Iterator[bytes]:
     """The entries of the log; now and then an event."""
     chance = random.Random(seed)
     jobs = [_job(number, START, chance) for number in range(JOBS_AT_ONCE)]
@@ -105,14 +127,12 @@ def leaves(count: int, seed: int = 1) -> Iterator[bytes]:
         if index % max(count // POLICIES, 1) == 0:
             number = index // max(count // POLICIES, 1)
             policy = hashlib.sha256(b"policy %d" % number).hexdigest()
-            yield _policy_event(number, at)
+            yield seal(_policy_event(number, at), random.Random(number))
             continue
         if chance.random() < 0.005:
             jobs[chance.randrange(JOBS_AT_ONCE)] = _job(made, at, chance)
             made += 1
-        yield _envelope(
-            build_statement(_entry(index, at, chance.choice(jobs), policy, chance)), chance
-        )
+        yield seal(build_statement(_entry(index, at, chance.choice(jobs), policy, chance)), chance)
 
 
 def _entry(index: int, at: int, job: Job, policy: str, chance: random.Random) -> Entry:
@@ -137,11 +157,7 @@ def _entry(index: int, at: int, job: Job, policy: str, chance: random.Random) ->
 def _policy_event(number: int, at: int) -> bytes:
     digests = [Digest.of(b"policy %d" % n) for n in (number - 1, number)]
     what = PolicyTookEffect(digests[1], number + 1, digests[0] if number else None)
-    return _envelope(build_event(Event(what, at, "secure-cache/0.1.0")), random.Random(number))
-
-
-def _envelope(payload: bytes, chance: random.Random) -> bytes:
-    return Envelope(payload, _KEYID, chance.randbytes(64)).encode()
+    return build_event(Event(what, at, "secure-cache/0.1.0"))
 
 
 class Writer:
@@ -177,10 +193,10 @@ class Writer:
         path.write_bytes(data)
 
 
-def write_log(folder: Path, count: int) -> None:
+def write_log(folder: Path, count: int, seal: Seal = unsigned) -> None:
     """A log of `count` entries."""
     writer, batch = Writer(folder), []
-    for leaf in leaves(count):
+    for leaf in leaves(count, seal=seal):
         batch.append(leaf)
         if len(batch) == 64 * FANOUT:
             writer.add(batch)
