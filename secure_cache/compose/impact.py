@@ -97,6 +97,7 @@ class Judging(AbstractContextManager["Judging"]):
     def __init__(self, question: Question, ring: KeyRing) -> None:
         self._question = question
         self._ring = ring
+        self._once = ring.before_revocations()
         revocations = question.revocations
         self._needles = None if revocations is None else Needles.of(revocations)
         self._found = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - ended by __exit__
@@ -119,8 +120,10 @@ class Judging(AbstractContextManager["Judging"]):
             if isinstance(statement, Entry):
                 hit = self._question.ask(index, statement)
                 if hit is not None:
-                    self._keep(hit if self._is_ours(leaf) else hit.not_served())
-            elif isinstance(statement, Event):
+                    ours = _is_signed(leaf, self._ring)
+                    self._keep(hit if ours else hit.not_served())
+            elif isinstance(statement, Event) and _is_signed(leaf, self._once):
+                # Whoever can append a leaf must not tell us what became of others.
                 self._note(index, statement.what)
 
     def require_newest_policy(self, index: int) -> None:
@@ -157,15 +160,16 @@ class Judging(AbstractContextManager["Judging"]):
             return False
         return self._needles.may_be_covered(payload) or _EVENT in payload
 
-    def _is_ours(self, leaf: bytes) -> bool:
-        try:
-            verify_statement(leaf, self._ring)
-        except CorruptObject:
-            return False
-        return True
-
     def _keep(self, hit: Hit) -> None:
         self._found.write(msgspec.json.encode(hit) + b"\n")
+
+
+def _is_signed(leaf: bytes, ring: KeyRing) -> bool:
+    try:
+        verify_statement(leaf, ring)
+    except CorruptObject:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Mirrors: from a log's source to a folder, and from a folder to answers."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from secure_cache.audit.filters import Filter
 from secure_cache.audit.index import AuditIndex, remove_index
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import PageRequest
+from secure_cache.audit.row import Row
 from secure_cache.client.mirror import Mirrored, Origin, opened_mirror
 from secure_cache.client.mirror_check import Checked, check_mirror
 from secure_cache.client.mirror_folder import INDEX, PINS, MirrorProblem, new_pins, read_pins
@@ -33,6 +34,8 @@ from secure_cache.model.errors import (
 )
 from secure_cache.policy.compile import CompiledPolicy
 from secure_cache.policy.past import read_past_policy
+from secure_cache.provenance.keys import KeyRing
+from secure_cache.provenance.verify import verify_event
 from secure_cache.tlog.note import Ed25519Verifier
 
 _MANY = 20_000
@@ -151,7 +154,7 @@ async def mirror_audit(folder: Path, *, clock: Clock) -> AsyncIterator[OfflineAu
         history = PolicyHistory(
             known=auditor, texts=_MirroredTexts(source), presets=load_presets(), cases=tuple
         )
-        policy[0] = await _newest_policy(index, source)
+        policy[0] = await _newest_policy(index, source, ring)
         yield OfflineAudit(index, source.log, auditor, history)
 
 
@@ -165,19 +168,34 @@ class _MirroredTexts:
         return await self.source.policy_text(sha256)
 
 
-async def _newest_policy(index: AuditIndex, source: LogSource) -> CompiledPolicy | None:
+async def _newest_policy(
+    index: AuditIndex, source: LogSource, ring: KeyRing
+) -> CompiledPolicy | None:
     """The policy that the log says took effect last; None where nobody can tell what it says."""
-    wanted = Filter.parse({"event": ["policy"]})
-    page = PageRequest(limit=1, newest_first=True)
-    rows = (await anyio.to_thread.run_sync(index.query, wanted, page)).rows
-    if not rows or rows[0].policy_sha256 is None:
+    row = await _newest_policy_event(index, source, ring.before_revocations())
+    if row is None or row.policy_sha256 is None:
         return None
-    sha256 = rows[0].policy_sha256
+    sha256 = row.policy_sha256
     try:
         text = await source.policy_text(sha256)
-        return read_past_policy(text, name=sha256, presets=load_presets(), now=rows[0].at or 0)
+        return read_past_policy(text, name=sha256, presets=load_presets(), now=row.at or 0)
     except (NotFound, CorruptObject, InvalidPolicy):
         return None
+
+
+async def _newest_policy_event(index: AuditIndex, source: LogSource, ring: KeyRing) -> Row | None:
+    """The newest that a key of ours signed: whoever can append must not put an older policy in
+    force here."""
+    wanted, page = Filter.parse({"event": ["policy"]}), PageRequest(newest_first=True)
+    while True:
+        found = await anyio.to_thread.run_sync(index.query, wanted, page)
+        for row in found.rows:
+            with suppress(CorruptObject):
+                verify_event(await source.log.entry(row.number), ring)
+                return row
+        if not found.more:
+            return None
+        page = replace(page, before=found.rows[-1].number)
 
 
 @asynccontextmanager

@@ -104,6 +104,12 @@ async def prove_policies(log: VerifiedLog, ring: KeyRing, indexes: Sequence[int]
         try:
             verify_event(leaf, ring)
         except CorruptObject as error:
+            if not _was_signed(leaf, ring):
+                doubts.append(
+                    f"entry {index} is in the log, and no key of the ring ever signed it: {error}:"
+                    " whoever appended it was not the server, and it counts for nothing here"
+                )
+                continue
             doubts.append(f"entry {index} is in the log, but its signature is not good: {error}")
         what = event.what
         previous = None if what.previous is None else str(what.previous)
@@ -111,6 +117,15 @@ async def prove_policies(log: VerifiedLog, ring: KeyRing, indexes: Sequence[int]
             doubts.append(f"entry {index} names a policy before it that was left out: {previous}")
         events.append(PolicyInForce(index, event.at, what.number, str(what.sha256), previous, None))
     return ProvedPolicies(tuple(events), tuple(doubts))
+
+
+def _was_signed(leaf: bytes, ring: KeyRing) -> bool:
+    """By a key that may have been revoked since."""
+    try:
+        verify_event(leaf, ring.before_revocations())
+    except CorruptObject:
+        return False
+    return True
 
 
 async def indexes_of(

@@ -6,7 +6,7 @@ and nothing else.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
@@ -206,10 +206,18 @@ class KeyRing:
             raise ValueError("the key ring is not in its canonical form")
         return ring
 
+    def before_revocations(self) -> "KeyRing":
+        """As if none of its keys had been revoked. What this refuses, too, was never ours."""
+        return KeyRing(tuple(replace(key, status=_standing(key)) for key in self.keys))
+
     @property
     def digest(self) -> Digest:
         """SHA-256 of `encode()`: names exactly this state of the ring, in the log."""
         return Digest.of(self.encode())
+
+
+def _standing(key: PublicKey) -> KeyStatus:
+    return KeyStatus.ACTIVE if key.status is KeyStatus.REVOKED else key.status
 
 
 def ring_of(keys: Iterable[PublicKey]) -> KeyRing:

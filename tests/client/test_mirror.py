@@ -4,9 +4,11 @@ import json
 import os
 import random
 import sys
+import time
 
 import pytest
 from fakes.audit import leaf_of, leaf_of_event, numbered
+from fakes.policies import mutated
 from fakes.signed_log import LOG_KEY, ORIGIN, OTHER_LOG_KEY, TRUST, SignedLog
 from fakes.statements import done, ed25519_signer, flipped, public_key, ring_for
 
@@ -14,6 +16,7 @@ from secure_cache.client.mirror import Origin, opened_mirror
 from secure_cache.client.mirror_check import Checked, check_mirror
 from secure_cache.client.mirror_entries import judge_entries
 from secure_cache.client.mirror_folder import new_pins, read_pins
+from secure_cache.compose.mirroring import mirror_audit
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import (
     CorruptObject,
@@ -35,6 +38,7 @@ pytestmark = pytest.mark.anyio
 
 PINS = new_pins((LOG_KEY.verifier,), "the test")
 STRANGER = ed25519_signer(66)
+REVOKED = 'revocations: [{ id: one, reason: x, match: { key: "199" } }]'
 
 
 class Killed(BaseException):
@@ -248,6 +252,21 @@ async def test_a_helper_that_cannot_be_started_is_an_error_of_ours(tmp_path, mon
 
     with pytest.raises(Unavailable, match="process"):
         await judge_entries(tree, KeyRing.decode(log.ring), 0, None, many=1)
+
+
+async def test_a_policy_that_no_key_of_ours_signed_is_not_in_force(tmp_path):
+    """Whoever can append could else show an auditor that what was revoked is served."""
+    log, folder = SignedLog(), tmp_path / "mirror"
+    texts = [mutated().encode(), mutated(("revocations: []", REVOKED)).encode()]
+    for text in texts:
+        log.add_policy(text)
+    forged = PolicyTookEffect(Digest.of(texts[0]), 3, Digest.of(texts[1]))
+    log.leaves += [leaf_of_event(forged, signer=STRANGER) for _ in range(150)]
+    log.grow_to(200)
+    await mirror_of(log, folder)
+    async with mirror_audit(folder, clock=time.time) as audit:
+        details = await audit.auditor.details(199)
+    assert (details.presence.state, details.presence.line) == ("revoked", "revocation one")
 
 
 # keys that change

@@ -3,7 +3,7 @@
 import pytest
 from fakes.audit import leaf_of, leaf_of_event, numbered, writer
 from fakes.policies import NOW, load, mutated
-from fakes.statements import ed25519_signer, ring_for
+from fakes.statements import ed25519_signer, public_key, ring_for
 
 from secure_cache.audit.impact import Effect, Question
 from secure_cache.compose.impact import Judging
@@ -12,6 +12,7 @@ from secure_cache.model.errors import LogInconsistent
 from secure_cache.model.names import Namespace
 from secure_cache.model.tiers import Tier
 from secure_cache.provenance.event import EntryQuarantined, EntryRemoved, PolicyTookEffect
+from secure_cache.provenance.keys import KeyStatus, ring_of
 
 SIGNER = ed25519_signer()
 STRANGER = ed25519_signer(9)
@@ -58,6 +59,26 @@ def test_what_a_later_entry_removed_or_quarantined_is_served_to_nobody():
         leaf_of_event(EntryQuarantined.of(third, reason="a bit")),
     )
     assert found == {0: Effect.NOT_SERVED, 1: Effect.VANISHES, 2: Effect.NOT_SERVED}
+
+
+def test_what_no_key_of_ours_signed_says_nothing_of_other_entries():
+    """Else whoever can append would make a revocation look as if it were not needed."""
+    entry = made(1)
+    forged = [
+        leaf_of_event(EntryRemoved.of(entry, line="revocation x"), signer=STRANGER),
+        leaf_of_event(EntryQuarantined.of(entry, reason="a bit"), signer=STRANGER),
+        leaf_of_event(PolicyTookEffect(Digest.of(b"policy"), 1, None), signer=STRANGER),
+    ]
+    assert judged(leaf_of(entry), *forged) == {0: Effect.VANISHES}
+
+
+def test_what_a_key_said_that_was_revoked_since_counts_for_what_is_served():
+    entry, removed = made(1), EntryRemoved.of(made(1), line="revocation x")
+    leaves = [(0, leaf_of(entry)), (1, leaf_of_event(removed, signer=STRANGER))]
+    revoked = public_key(STRANGER, status=KeyStatus.REVOKED)
+    with Judging(QUESTION, ring_of([*RING.keys, revoked])) as judging:
+        judging.look(leaves)
+        assert [hit.effect for hit in judging.hits()] == [Effect.NOT_SERVED]
 
 
 def test_an_entry_that_our_keys_did_not_sign_is_served_to_nobody():

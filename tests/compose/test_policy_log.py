@@ -2,7 +2,7 @@
 
 import pytest
 from fakes.audit import SIGNER, T0, ListedLog, leaf_of, leaf_of_event, numbered
-from fakes.statements import ring_for
+from fakes.statements import ed25519_signer, ring_for
 
 from secure_cache.compose.policy_log import prove_policies
 from secure_cache.model.digest import Digest
@@ -42,6 +42,16 @@ async def test_what_is_no_event_about_a_policy_is_refused(index):
     leaves = [*LEAVES, b"junk"]
     with pytest.raises(LogInconsistent, match="is no event about a policy"):
         await prove_policies(ListedLog(leaves), ring_for(SIGNER), [index])
+
+
+async def test_a_policy_that_no_key_of_ours_signed_is_told_and_is_none():
+    """Whoever can write where batches wait can append; an older policy must not come back so."""
+    forged = leaf_of_event(PolicyTookEffect(DIGESTS[0], 9, DIGESTS[3]), T0 + 9, ed25519_signer(9))
+    log = ListedLog([*LEAVES, forged])
+    proved = await prove_policies(log, ring_for(SIGNER), [0, 2, 3, 4, 5])
+    assert proved.events[-1].sha256 == str(DIGESTS[3])
+    (doubt,) = proved.doubts
+    assert doubt.startswith("entry 5 is in the log, and no key of the ring ever signed it: ")
 
 
 async def test_an_event_whose_key_was_revoked_is_told_with_a_doubt():
