@@ -1,18 +1,15 @@
 """What the entries of a mirror are worth: held to the keys that the log itself announced."""
 
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-import anyio
-import anyio.to_process
 import anyio.to_thread
 import msgspec
 
+from secure_cache.client.all_cores import MANY, on_all_cores
 from secure_cache.client.key_ring import open_ring
 from secure_cache.model.digest import Digest
-from secure_cache.model.errors import CorruptObject, LogInconsistent, Unavailable
+from secure_cache.model.errors import CorruptObject, LogInconsistent
 from secure_cache.provenance.dsse import Envelope
 from secure_cache.provenance.event import Happening, KeysChanged, PolicyTookEffect
 from secure_cache.provenance.event_statement import parse_event
@@ -23,9 +20,6 @@ from secure_cache.tlog.tiles import FANOUT
 
 MAX_BAD = 1000
 _BUNDLES = 8
-_MANY = 20_000
-"""From so many entries on, other processes help."""
-_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class NotAnnouncedError(Exception):
@@ -110,7 +104,7 @@ async def judge_entries(
     start: int,
     progress: Callable[[int, int], None] | None,
     *,
-    many: int = _MANY,
+    many: int = MANY,
 ) -> Judgement:
     """Hold the entries from `start` on to the keys; if they are `many`, on all cores.
 
@@ -119,69 +113,19 @@ async def judge_entries(
         Unavailable: those other processes could not be started, or ended.
     """
     size, total = tree.checkpoint.size, Judgement()
-    apart = size - start > many
-    limiter = anyio.CapacityLimiter(_cores())
-    data = ring.encode()
-
-    async def judge(first: int, leaves: list[bytes]) -> None:
+    apart, data = size - start > many, ring.encode()
+    async for group in in_batches(tree, start):
         if apart:
-            total.add(await _judged_apart(data, first, leaves, limiter))
+            for given in await on_all_cores(_judge_apart, [(data, *part) for part in group]):
+                total.add(msgspec.convert(given, Judgement))
         else:
-            total.add(await anyio.to_thread.run_sync(judge_leaves, ring, first, leaves))
-
-    async def judge_all(group: list[tuple[int, list[bytes]]]) -> None:
-        try:
-            async with anyio.create_task_group() as tasks:
-                for first, leaves in group:
-                    tasks.start_soon(judge, first, leaves)
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
-
-    with _safe_path():
-        async for group in in_batches(tree, start):
-            await judge_all(group)
-            if progress is not None:
-                first, leaves = group[-1]
-                progress(first + len(leaves), size)
+            for part in group:
+                total.add(await anyio.to_thread.run_sync(judge_leaves, ring, *part))
+        if progress is not None:
+            first, leaves = group[-1]
+            progress(first + len(leaves), size)
     total.bad.sort()
     return total
-
-
-def _cores() -> int:
-    """How many this process may use; macOS does not tell, only how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Python processes that start meanwhile take no module from the current folder, which may be
-    the checkout of whoever is being audited. anyio has no other way to say so."""
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
-
-
-async def _judged_apart(
-    ring: bytes, first: int, leaves: list[bytes], limiter: anyio.CapacityLimiter
-) -> Judgement:
-    """In another process: it is arithmetic in Python, and threads would wait for each other."""
-    try:
-        given = await anyio.to_process.run_sync(
-            _judge_apart, ring, first, leaves, limiter=limiter, cancellable=True
-        )
-    except (anyio.BrokenWorkerProcess, OSError) as error:
-        raise Unavailable(
-            f"a process that helps to judge the entries could not be started, or ended: {error}"
-        ) from error
-    return msgspec.convert(given, Judgement)
 
 
 def judge_leaves(ring: KeyRing, first: int, leaves: list[bytes]) -> Judgement:

@@ -1,21 +1,18 @@
-"""Entries examined by all cores, where there are many. It is arithmetic in Python, so that threads
-would wait for each other."""
+"""Entries examined here, or by all cores where there are many."""
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 
-import anyio
-import anyio.to_process
 import anyio.to_thread
 
 from secure_cache.audit.watch import Watch
 from secure_cache.audit.watch_examine import Examined, Examiner
 from secure_cache.audit.watch_rules import WatchRules
 from secure_cache.audit.watch_signatures import SigningKeys
+from secure_cache.client.all_cores import on_all_cores
 from secure_cache.provenance.keys import KeyRing
 
-_CHUNK = 512
+_PART = 512
 
 
 async def examine(watch: Watch, first: int, leaves: Sequence[bytes], *, apart: bool) -> Examined:
@@ -26,29 +23,19 @@ async def examine(watch: Watch, first: int, leaves: Sequence[bytes], *, apart: b
         first: index of the first.
         leaves: all of them.
         apart: in other processes.
+
+    Raises:
+        Unavailable: those could not be started, or ended.
     """
     if not apart:
         return await anyio.to_thread.run_sync(watch.examiner().examine, first, leaves)
-    limiter = anyio.CapacityLimiter(len(os.sched_getaffinity(0)))
-    parts: dict[int, Examined] = {}
     keys = watch.keys.ring.encode(), tuple(sorted(watch.keys.revoked_at.items()))
-
-    async def examine_part(at: int) -> None:
-        parts[at] = await anyio.to_process.run_sync(
-            _examine_apart,
-            watch.rules.text,
-            *keys,
-            first + at,
-            leaves[at : at + _CHUNK],
-            limiter=limiter,
-            cancellable=True,
-        )
-
-    async with anyio.create_task_group() as tasks:
-        for at in range(0, len(leaves), _CHUNK):
-            tasks.start_soon(examine_part, at)
+    calls = [
+        (watch.rules.text, *keys, first + at, leaves[at : at + _PART])
+        for at in range(0, len(leaves), _PART)
+    ]
     whole = Examined()
-    for _, part in sorted(parts.items()):
+    for part in await on_all_cores(_examine_apart, calls):
         whole.alerts += part.alerts
         whole.runs += part.runs
         whole.announced += part.announced

@@ -14,6 +14,7 @@ from secure_cache.audit.watch import Watch
 from secure_cache.audit.watch_alert import Alert, Severity
 from secure_cache.audit.watch_rules import WatchRules
 from secure_cache.audit.watch_signatures import SigningKeys
+from secure_cache.client.all_cores import MANY
 from secure_cache.client.monitor_state import MonitorState, StateFile
 from secure_cache.compose.announced import announced_before
 from secure_cache.compose.examining import examine
@@ -33,8 +34,6 @@ from secure_cache.tlog.cosignature import cosignature_time
 from secure_cache.tlog.note import Ed25519Verifier
 
 _BATCH = 2048
-_MANY = 20_000
-"""From so many entries on, other processes help."""
 _LEEWAY_SECONDS = 300
 _AGAIN_SECONDS = 3600
 _Documents = list[dict[str, Any]]
@@ -187,7 +186,7 @@ class _Look:
 
     async def _judge(self, source: LogSource, watch: Watch, state: MonitorState, size: int) -> int:
         """Judge entries, batch by batch; how many alerts were delivered."""
-        told, ring, apart = 0, watch.keys.ring, size - state.next > _MANY
+        told, ring, apart = 0, watch.keys.ring, size - state.next > MANY
         async for first, leaves in _batches(source.log.entries(state.next, size)):
             at = first
             while at < first + len(leaves):
