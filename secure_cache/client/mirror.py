@@ -165,7 +165,13 @@ class Mirror:
             note = await self._files(CHECKPOINT)
         except NotFound:
             return None
-        trust.open_last(note)
+        try:
+            trust.open_last(note)
+        except LogInconsistent as error:
+            raise LogInconsistent(
+                f"{self._folder / CHECKPOINT} is damaged: {error}. Begin a new mirror in another"
+                " folder, with the log's key as you know it, and compare the two"
+            ) from error
         return note
 
     async def _hold_to(

@@ -141,6 +141,19 @@ async def mirror_audit(folder: Path, *, clock: Clock) -> AsyncIterator[OfflineAu
 
     Raises: as `open_log_source`; DamagedIndex; Unavailable: another process is indexing.
     """
+    try:
+        async with _asked_mirror(folder, clock) as audit:
+            yield audit
+    except DamagedIndex as error:
+        what = str(error).partition(";")[0]
+        raise DamagedIndex(
+            f"{what}; the mirror itself is not touched: `secure-cache audit mirror {folder}"
+            f" --repair`, or delete {INDEX}, and it is made anew from the mirror"
+        ) from error
+
+
+@asynccontextmanager
+async def _asked_mirror(folder: Path, clock: Clock) -> AsyncIterator[OfflineAudit]:
     async with indexed_mirror(folder, clock, None) as (index, source):
         ring = await source.ring()
         policy: list[CompiledPolicy | None] = [None]

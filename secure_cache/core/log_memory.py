@@ -50,13 +50,21 @@ class LogMemory:
             )
         if seen.size == 0:
             return
-        verify_consistency(
-            old_size=seen.size,
-            new_size=now.size,
-            old_root=seen.root,
-            new_root=now.root,
-            proof=await self._log.consistency_proof(seen.size, now.size),
-        )
+        proof = await self._log.consistency_proof(seen.size, now.size)
+        try:
+            verify_consistency(
+                old_size=seen.size,
+                new_size=now.size,
+                old_root=seen.root,
+                new_root=now.root,
+                proof=proof,
+            )
+        except LogInconsistent as error:
+            raise LogInconsistent(
+                f"the log of {now.size} entries does not lead on from the {seen.size} that this"
+                " server has seen: it is another history. Restore the one that was seen; never go"
+                " on from this one"
+            ) from error
 
     async def remember(self) -> None:
         """Keep the newest checkpoint, unless a newer one is kept already. Raises as `check`."""
@@ -84,3 +92,5 @@ class LogMemory:
             return open_checkpoint(note, [self._verifier], origin=self._origin)
         except Malformed as error:
             raise LogInconsistent(f"{layout.SEEN_CHECKPOINT} is not a checkpoint") from error
+        except LogInconsistent as error:
+            raise LogInconsistent(f"{layout.SEEN_CHECKPOINT} does not verify: {error}") from error
