@@ -5,56 +5,14 @@ import os
 
 import httpx
 import pytest
-from fakes.issuer import Issuer
 from world.browser import run_page
+from world.console import HOSTILE, SIGN_IN, console_server
 from world.fronts import nginx_front
-from world.server import Server, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SHIPPED = "cache.acme.example"
 """A name that the browser of these tests finds on loopback."""
-HOSTILE = (
-    "<script>fetch('http://evil.example')</script>",
-    '"><img src=x onerror=alert(1)>',
-    "\u202egnp.exe\u2066 \x1b[31mred\x1b[0m \u200b",
-    "{{ 7 * 7 }}{% raw %}",
-    "x" * 3000,
-    "=HYPERLINK(1)",
-    "ᚠ日本語😀",
-)
-CI = """
-issuers:
-  ci:
-    preset: github
-    iss: {iss}
-    jwks_url: {jwks_url}
-    allow_private: true
-    pin: {{ repository_owner_id: "65" }}
-"""
-PROJECT = """
-projects:
-  mono:
-    issuers: [ci]
-    ruleset: standard
-    match: { repository_id: "74" }
-"""
-MAIN = {
-    "repository_owner_id": "65",
-    "repository_id": "74",
-    "repository": "octo/mono",
-    "ref": "refs/heads/main",
-    "ref_type": "branch",
-    "ref_protected": "true",
-    "event_name": "push",
-}
-SIGN_IN = """
-  await page.goto(input.url + "/audit/");
-  await page.waitForURL("**/audit/sign-in");
-  await page.getByLabel("Auditor's token").fill(input.token);
-  await page.getByRole("button", { name: "Sign in" }).click();
-  await page.waitForURL("**/audit/");
-"""
 PAGES = (
     "/audit/",
     "/audit/search",
@@ -72,35 +30,8 @@ PAGES = (
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory):
-    with Issuer() as issuer:
-        issuer.claims = {"aud": "https://secure-cache.localhost"} | MAIN
-        server = Server(
-            tmp_path_factory.mktemp("console"),
-            environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"},
-        )
-        more = CI.format(iss=issuer.iss, jwks_url=issuer.jwks_url)
-        server.edit_policy(
-            lambda text: text.replace("\nissuers:\n", more).replace("\nprojects:\n", PROJECT)
-        )
-        server.start()
-        main, pull_request = server.token(), server.token(pr=7)
-        for number in range(20):
-            assert server.put(main, str(1000 + number), b"main").status_code == 200
-            assert server.put(pull_request, str(2000 + number), b"pr").status_code == 200
-        for number, text in enumerate(HOSTILE):
-            hostile = issuer.token(sub=text[:900], workflow=text[:900], actor=text[:200])
-            assert server.put(hostile, str(3000 + number), b"x").status_code == 200
-        server.revoke(run_id="99", actor_id="<b>1</b>")
-        auditor = server.token(role="auditor")
-
-        def indexed():
-            with server.client(auditor) as client:
-                answer = client.get("/audit/v1/counts", params={"event": "policy"})
-            return answer.status_code == 200 and answer.json()["total"] >= 2
-
-        wait_until(indexed, "the index")
-        yield server, auditor
-        server.kill9()
+    with console_server(tmp_path_factory.mktemp("console")) as running:
+        yield running
 
 
 def test_every_page_works_and_is_for_everybody(console):
@@ -211,79 +142,6 @@ def test_a_keyboard_is_enough(console):
     assert visit.complaints == []
     assert all(auditor not in text for text in visit.value)
     assert auditor not in server.logs()
-
-
-TAMPERED = {
-    "leaf": ("leaf", "its proof leads elsewhere"),
-    "proof": ("proof", ""),
-    "vkeys": ("vkeys", ""),
-    "keys": ("keys", ""),
-}
-
-
-@pytest.mark.parametrize("part", TAMPERED)
-def test_what_was_tampered_with_is_red(console, part):
-    server, auditor = console
-    visit = run_page(
-        SIGN_IN
-        + """
-  await page.route("**/evidence", async (route) => {
-    const answer = await route.fetch();
-    const evidence = await answer.json();
-    const part = evidence[input.part];
-    const flip = (t, at) => t.slice(0, at) + (t[at] === "A" ? "B" : "A") + t.slice(at + 1);
-    if (input.part === "leaf") evidence.leaf = flip(part, 40);
-    if (input.part === "proof") evidence.proof = flip(part, part.indexOf("index") + 12);
-    if (input.part === "vkeys") evidence.vkeys = [flip(part[0], part[0].length - 5)];
-    if (input.part === "keys") evidence.keys = flip(part, part.indexOf("MCow") + 30);
-    await route.fulfill({ response: answer, json: evidence });
-  });
-  await page.goto(input.url + "/audit/entries/6");
-  await page.waitForSelector("#verification[data-result]");
-  const result = await page.getAttribute("#verification", "data-result");
-  return [result, await page.textContent("#verify-summary")];
-""",
-        url=server.url,
-        token=auditor,
-        part=part,
-    )
-    assert visit.value[0] == "failed"
-    assert visit.value[1].startswith("NOT verified")
-
-
-def test_a_log_that_was_put_back_is_seen_at_the_next_visit(console):
-    """The browser remembers the newest checkpoint, and the key."""
-    server, auditor = console
-    visit = run_page(
-        SIGN_IN
-        + """
-  await page.goto(input.url + "/audit/entries/6");
-  await page.waitForSelector("#verification[data-result=ok]");
-  const evidence = await page.evaluate(
-    async () => (await fetch("/audit/entries/6/evidence")).json(),
-  );
-  await page.evaluate(async ([url, token]) => {
-    for (let n = 0; n < 3; n += 1)
-      await fetch(`${url}/v1/cache/${5000 + n}`, {
-        method: "PUT", body: "x", headers: { authorization: `Bearer ${token}` },
-      });
-  }, [input.url, input.main]);
-  await page.waitForTimeout(2500);
-  await page.reload();
-  await page.waitForSelector("#verification[data-result=ok]");
-  const grown = await page.textContent("#verify-steps");
-  await page.route("**/evidence", (route) => route.fulfill({ json: evidence }));
-  await page.reload();
-  await page.waitForSelector("#verification[data-result=failed]");
-  return [grown, await page.textContent("#verify-steps")];
-""",
-        url=server.url,
-        token=auditor,
-        main=server.token(),
-    )
-    grown, put_back = visit.value
-    assert "the log was only appended to" in grown
-    assert "it was put back" in put_back
 
 
 def test_hostile_text_is_shown_and_does_nothing(console):

@@ -33,7 +33,8 @@ def test_text_from_outside_is_seen_whole_and_does_nothing():
     assert "\\u202e" in shown
     assert "\\u001b" in shown
     assert "\u202e" not in shown
-    assert 'title="' in shown
+    assert shown.count("x") >= 200
+    assert "<summary>" in shown
 
 
 def by(*headers, scheme="http"):

@@ -2,14 +2,16 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+import rfc8785
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from secure_cache.audit.auditor import Details
 from secure_cache.audit.forms import inert_json
+from secure_cache.audit.row import STORED, UNREADABLE, Row
 from secure_cache.http.audit_answers import file_answer, json_answer
 from secure_cache.http.audit_question import Asked
 from secure_cache.http.console.desk import Answer, AnyRequest, Desk
@@ -107,6 +109,15 @@ async def _witness_keys(desk: Desk) -> list[str]:
     return [] if witnesses is None else [witness.vkey for witness in witnesses.witnesses]
 
 
+class Fact(NamedTuple):
+    """One line of the page, and what of the verified statement it must be: a JSON pointer, or a
+    name that `shown.js` knows; None for what no statement says."""
+
+    name: str
+    value: object
+    says: str | None = None
+
+
 def entry_view(details: Details) -> dict[str, Any]:
     """What the page shows; also of a leaf that is no statement, or one with odd members."""
     document = details.document()
@@ -119,7 +130,16 @@ def entry_view(details: Details) -> dict[str, Any]:
         "row": details.row,
         "entry": document["entry"],
         "writer": writer,
-        "claims": sorted(writer.get("claims", {}).items()),
+        "token": [
+            Fact(label, writer.get(name), f"/predicate/writer/{name}")
+            for label, name in _TOKEN_FACTS.items()
+        ],
+        "claims": [
+            Fact(name, _claim(value), f"/predicate/writer/claims/{_pointer(name)}")
+            for name, value in sorted(writer.get("claims", {}).items())
+        ],
+        "grant": [Fact(name, predicate.get(name), f"/predicate/{name}") for name in _GRANT_FACTS],
+        "stated": _stated(details.row, document["entry"]),
         "predicate": predicate,
         "statement": json.dumps(statement, indent=2, ensure_ascii=True) if statement else "",
         "signature": document["signature"],
@@ -128,3 +148,40 @@ def entry_view(details: Details) -> dict[str, Any]:
         "state": document["state"],
         "about": details.about,
     }
+
+
+_TOKEN_FACTS = {
+    "issuer": "issuer",
+    "iss": "iss",
+    "subject": "sub",
+    "token": "token_id",
+    "family": "family",
+}
+_GRANT_FACTS = ("rule", "tier", "epoch")
+
+
+def _stated(row: Row, entry: dict[str, Any]) -> list[Fact]:
+    """From the index: that it says what the statement says is what the browser looks at."""
+    if row.event == UNREADABLE:
+        return []
+    stored = row.event == STORED
+    about = "/predicate" if stored else "/predicate/event"
+    return [
+        Fact("time", entry.get("time"), "/predicate/storedAt" if stored else "/predicate/at"),
+        Fact("namespace", row.namespace, "namespace"),
+        Fact("key", row.key, f"{about}/key"),
+        Fact("digest", row.digest, "/subject/0/digest/sha256"),
+        Fact("bytes", row.size, f"{about}/sizeBytes"),
+        Fact("entry id", row.entry_id, f"{about}/entryId"),
+        Fact("server", row.server, "/predicate/server"),
+    ]
+
+
+def _claim(value: object) -> str:
+    """A claim that is no text in the one spelling that its statement has it in."""
+    return value if isinstance(value, str) else rfc8785.dumps(value).decode()  # type: ignore[arg-type]
+
+
+def _pointer(name: str) -> str:
+    """A member's name in a JSON pointer, RFC 6901."""
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,6 +1,5 @@
 """From a view to a page: escaped, and with headers that let it load nothing from elsewhere."""
 
-import unicodedata
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
@@ -25,9 +24,23 @@ PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-STATIC = {"console.css": "text/css", "entry.js": "text/javascript", "verify.js": "text/javascript"}
+_SCRIPTS = ("bytes", "entry", "envelope", "memory", "merkle", "note", "shown", "verify")
+STATIC = {"console.css": "text/css"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
 _SHOWN = 96
+_WHOLE = 8192
 _LATEST = 253_402_300_799  # 9999-12-31
+_UNSEEN = frozenset(
+    map(
+        chr,
+        (
+            *(0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+"""Printable by their category, and nothing is seen of them: fillers and variation selectors."""
 
 
 class Renderer:
@@ -43,7 +56,15 @@ class Renderer:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            visible=visible, moment=moment, query=query, number=number, short=short
+            visible=visible,
+            cut=cut,
+            whole=whole,
+            plainly=plainly,
+            lines=lines,
+            moment=moment,
+            query=query,
+            number=number,
+            short=short,
         )
         folder = files("secure_cache.http.console") / "static"
         self._static = {name: (folder / name).read_bytes() for name in STATIC}
@@ -55,7 +76,7 @@ class Renderer:
         text = self._templates.get_template(f"{name}.html").render(base=self.base, **view)
         headers = PAGE_HEADERS if cookie is None else PAGE_HEADERS | {"set-cookie": cookie}
         return Response(
-            text.encode(),
+            text.encode("utf-8", "replace"),
             status_code=status,
             media_type="text/html",
             headers=headers,
@@ -79,15 +100,46 @@ class Renderer:
 def visible(value: object, limit: int = _SHOWN) -> Markup:
     """Text from outside: nothing in it is hidden, turns the line around or runs off the page.
 
-    Control, format and bidirectional characters are written out; a long value is cut, and is whole
-    in its title.
+    Control, format and bidirectional characters are written out, and so are blanks of other kinds.
+    Of a long value the beginning is seen; the whole opens by mouse, touch and keyboard alike.
     """
     text = "" if value is None else str(value)
-    whole = "".join(_plain(character) for character in text)
-    shown = Markup("").join(_mark(character) for character in text[:limit])
     if len(text) <= limit:
-        return shown
-    return Markup('<span class="cut" title="{}">{}…</span>').format(whole[:4000], shown)
+        return _marked(text)
+    return Markup(
+        '<details class="long"><summary>{}…</summary><span class="whole">{}</span></details>'
+    ).format(_marked(text[:limit]), _marked(text[:_WHOLE]))
+
+
+def cut(value: object, limit: int = _SHOWN) -> Markup:
+    """The same for a line of a table that leads to a page with the whole of it."""
+    text = "" if value is None else str(value)
+    if len(text) <= limit:
+        return _marked(text)
+    return Markup('<span class="cut" title="{}">{}…</span>').format(
+        plainly(text, _WHOLE), _marked(text[:limit])
+    )
+
+
+def whole(value: object) -> Markup:
+    """The same uncut, where there is room for it and none for what opens."""
+    return _marked(str(value)[:_WHOLE])
+
+
+def plainly(value: object, limit: int = _SHOWN) -> str:
+    """The same where no markup can stand, in titles, labels and drawings: cut, with an ellipsis."""
+    text = "" if value is None else str(value)
+    shown = "".join(_plain(character) for character in text[:limit])
+    return shown if len(text) <= limit else f"{shown}…"
+
+
+def lines(text: str) -> Markup:
+    """The same for a text of several lines, uncut."""
+    return Markup("\n").join(_marked(line) for line in text.split("\n"))
+
+
+def _marked(text: str) -> Markup:
+    return Markup("").join(_mark(character) for character in text)
 
 
 def _mark(character: str) -> Markup:
@@ -98,7 +150,7 @@ def _mark(character: str) -> Markup:
 
 
 def _plain(character: str) -> str:
-    odd = unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    odd = not character.isprintable() or character in _UNSEEN
     return f"\\u{ord(character):04x}" if odd else character
 
 

@@ -1,81 +1,145 @@
 // The entry page: verifies what it shows, and that the log has only grown since the last visit.
-import { Unproved, checkConsistency, fromBase64, leafHash, openCheckpoint, parseVkey, toHex, verifyEntry } from "./verify.js";
+import { Unproved, refuse, toHex } from "./bytes.js";
+import { leafHash } from "./merkle.js";
+import { Memory, Older, changes, follow, keysOf } from "./memory.js";
+import { openCheckpoint, parseLogKey } from "./note.js";
+import { checkShown } from "./shown.js";
+import { sentenceOf, verifyEntry } from "./verify.js";
+
+const TRIES = 3;
+const PAUSE_MILLISECONDS = 1000;
+const WORDS = { ok: "verified", failed: "failed", unchecked: "not checked", changed: "changed" };
 
 const place = document.getElementById("verification");
 const summary = document.getElementById("verify-summary");
-const steps = document.getElementById("verify-steps");
-const words = { ok: "verified", failed: "failed", unchecked: "not checked" };
+const list = document.getElementById("verify-steps");
 const { base, index, leaf } = place.dataset;
-
-function step(kind, sentence) {
-  const item = document.createElement("li");
-  item.className = kind;
-  item.dataset.word = words[kind];
-  // Text, never markup: it holds what servers and strangers say.
-  item.textContent = sentence;
-  item.setAttribute("aria-label", `${words[kind]}: ${sentence}`);
-  steps.append(item);
-  return kind;
-}
+const memory = new Memory(base);
 
 const ask = async (path) => {
   const answer = await fetch(`${base}/${path}`, { credentials: "same-origin", redirect: "error" });
   if (!answer.ok) throw new Unproved(`the server answered ${answer.status}`);
   return answer.json();
 };
+const askConsistency = async (old, size) => (await ask(`consistency?old=${old}&new=${size}`)).hashes;
 
-const memory = `secure-cache-log:${base}`;
-const read = () => {
+function show(steps) {
+  const items = steps.map(([kind, sentence]) => {
+    const item = document.createElement("li");
+    item.className = kind;
+    item.dataset.word = WORDS[kind];
+    // Text, never markup: it holds what servers and strangers say.
+    item.textContent = sentence;
+    item.setAttribute("aria-label", `${WORDS[kind]}: ${sentence}`);
+    return item;
+  });
+  list.replaceChildren(...items);
+}
+
+/** What is remembered, if it still is a checkpoint of its own key. */
+async function recall() {
+  const seen = memory.recall();
+  if (seen === null || seen === "damaged") return seen;
   try {
-    return JSON.parse(localStorage.getItem(memory));
+    await openCheckpoint(seen.note, await parseLogKey(seen.vkey));
+    return seen;
   } catch {
-    return null;
+    return "damaged";
   }
-};
+}
 
 /** Compares with what this browser saw before, and remembers the newer one. */
-async function follow(seen, found) {
-  if (!seen) {
-    step("unchecked", "This is the first visit: the log's key and checkpoint are remembered from now on.");
+async function continueFrom(seen, found, evidence, told) {
+  const now = keysOf(evidence);
+  if (seen === null) {
+    told("unchecked", "This is the first visit: the log's key and checkpoint are remembered from now on.");
+  } else if (seen === "damaged") {
+    told("changed", "What this browser remembered of the log cannot be read. It begins anew, as at a first visit.");
   } else {
-    const before = await openCheckpoint(seen.note, await parseVkey(seen.vkey));
-    if (before.size > found.checkpoint.size) {
-      throw new Unproved(`the log had ${before.size} entries on ${seen.date}, and has fewer now: it was put back`);
-    }
-    const query = `consistency?old=${before.size}&new=${found.checkpoint.size}`;
-    const path = before.size === found.checkpoint.size ? [] : (await ask(query)).hashes.map(fromBase64);
-    await checkConsistency(before.size, before.root, found.checkpoint.size, found.checkpoint.root, path);
-    step("ok", `Since ${seen.date}, when it had ${before.size} entries, the log was only appended to.`);
+    const size = await follow(seen, found, askConsistency);
+    told("ok", `Since ${seen.date}, when it had ${size} entries, the log was only appended to.`);
+    for (const sentence of changes(seen, now)) told("changed", sentence);
   }
   const date = new Date().toISOString().slice(0, 16).replace("T", " ");
-  localStorage.setItem(memory, JSON.stringify({ vkey: found.vkey, note: found.checkpoint.note, date }));
+  const kept = memory.keep({ vkey: found.vkey, note: found.checkpoint.note, date, ...now });
+  if (!kept) told("unchecked", "This browser keeps nothing for this page, so the next visit is a first one again.");
 }
+
+/** One look at the server. @throws {Older} it answered with less than was seen before */
+async function look(told) {
+  const seen = await recall();
+  // The index is the page's own, as text: what the evidence calls itself proves nothing.
+  const evidence = { ...(await ask(`entries/${encodeURIComponent(index)}/evidence`)), index };
+  const found = await verifyEntry(evidence, seen?.vkey ?? null, told);
+  if (!found) return;
+  if (toHex(await leafHash(found.leaf)) !== leaf) refuse("this page shows another entry than the log has");
+  const facts = checkShown(document, found);
+  told("ok", `This page is about the very leaf that was verified: ${facts} facts and the whole statement are compared.`);
+  await continueFrom(seen, found, evidence, told);
+}
+
+async function verify() {
+  for (let left = TRIES; ; left -= 1) {
+    const steps = [];
+    try {
+      await look((kind, sentence) => steps.push([kind, sentence]));
+      return steps;
+    } catch (error) {
+      // Another tab, or another replica, may have been a moment ahead of this answer.
+      if (!(error instanceof Older) || left === 1) return [...steps, ["failed", sentenceOf(error)]];
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
+    }
+  }
+}
+
+function showMemory() {
+  const seen = memory.recall();
+  const box = document.getElementById("memory");
+  const facts = document.getElementById("memory-facts");
+  box.hidden = seen === null;
+  if (seen === null) return;
+  const pairs =
+    seen === "damaged"
+      ? [["state", "it cannot be read"]]
+      : [
+          ["log key", seen.vkey],
+          ["checkpoint", `${seen.note.split("\n")[1]} entries, seen on ${seen.date}`],
+          ...seen.witnesses.map((vkey) => ["witness key", vkey]),
+          ...seen.keys.map((line) => ["entry key", line]),
+        ];
+  facts.replaceChildren(
+    ...pairs.map(([name, value]) => {
+      const [row, term, text] = ["div", "dt", "dd"].map((kind) => document.createElement(kind));
+      term.textContent = name;
+      text.textContent = value;
+      row.append(term, text);
+      return row;
+    }),
+  );
+}
+
+document.getElementById("forget").addEventListener("click", () => {
+  memory.forget();
+  summary.textContent = "Forgotten. The next visit to an entry is a first visit.";
+  summary.focus();
+  showMemory();
+});
 
 async function run() {
   if (!globalThis.crypto?.subtle) {
     summary.textContent = "Not verified: a browser only verifies on pages that came over https.";
     return;
   }
-  const kinds = [];
-  const told = (kind, sentence) => kinds.push(step(kind, sentence));
-  try {
-    const seen = read();
-    const evidence = await ask(`entries/${encodeURIComponent(index)}/evidence`);
-    // The index is the page's own, as text: what the evidence calls itself proves nothing.
-    const found = await verifyEntry({ ...evidence, index }, seen?.vkey ?? null, told);
-    if (found) {
-      if (toHex(await leafHash(found.leaf)) !== leaf) throw new Unproved("this page shows another entry than the log has");
-      told("ok", "This page is about the very leaf that was verified.");
-      await follow(seen, found);
-    }
-  } catch (error) {
-    told("failed", error instanceof Unproved ? `${error.message}.` : `It could not be verified: ${error.name}.`);
-  }
-  const failed = kinds.includes("failed");
-  place.dataset.result = failed ? "failed" : "ok";
+  const steps = await memory.alone(verify);
+  const failed = steps.some(([kind]) => kind === "failed");
+  const changed = steps.some(([kind]) => kind === "changed");
+  show(steps);
+  showMemory();
+  const good = "Verified: the entry is in the log, and is signed.";
   summary.textContent = failed
     ? "NOT verified. Keep the proof and the leaf, and ask who changed what."
-    : "Verified: the entry is in the log, and is signed.";
+    : `${good}${changed ? " Something has changed since the last visit." : ""}`;
+  place.dataset.result = failed ? "failed" : "ok";
 }
 
 await run();
