@@ -103,7 +103,8 @@ class Mirror:
            as evidence and nothing is touched
         2. each bundle and tile is proved under its root, then written
         3. each statement is held to the keys that the log announced; rings and policies written
-        4. the checkpoint, last: what it speaks of is all there
+        4. that newer keys may count; then the checkpoint: what it speaks of is all there; then
+           that they do count
         5. what only the older checkpoint needed is removed
 
         Keys may be changed while this looks: then it looks again, for a newer checkpoint. In the
@@ -145,6 +146,9 @@ class Mirror:
         if last is not None:
             await self._hold_to(last, note, checkpoint, origin)
         before = 0 if last is None else origin.trust.open_last(last).size
+        self._pins = msgspec.structs.replace(
+            self._pins, keys_event=self._pins.keys_event_of(before), next_keys_event=None
+        )
         start = 0 if anew else before
         with advised(origin.remedy):
             await take_tree(self._folder, checkpoint, origin.fetch, start, progress)
@@ -153,10 +157,13 @@ class Mirror:
         missing = await self._take_policies(announced, origin)
         tell = None if progress is None else partial(progress, "verifying")
         judgement = await judge_entries(tree, origin.keys or ring, start, tell)
-        pins = self._pins.lacking(tuple(missing))
+        coming = self._pins.lacking(tuple(missing))
+        await self._put(PINS, coming.encode())
         await self._put(CHECKPOINT, note)
-        await self._put(PINS, pins.encode())
-        self._pins = pins
+        self._pins = msgspec.structs.replace(
+            coming, keys_event=coming.next_keys_event, next_keys_event=None
+        )
+        await self._put(PINS, self._pins.encode())
         await anyio.to_thread.run_sync(remove_old_edge, self._folder, checkpoint.size)
         return Mirrored(checkpoint, before, judgement, missing)
 
@@ -226,7 +233,7 @@ class Mirror:
             # these.
             return await self._take_ring(tree, origin, 0, newest=newest)
         await self._put_unless_same(f"{KEYS}/{ring.digest}.json", data)
-        self._pins = msgspec.structs.replace(self._pins, keys_event=index)
+        self._pins = msgspec.structs.replace(self._pins, next_keys_event=index)
         return announced, ring
 
     async def _older_entry(self, tree: TreeReader, index: int) -> bytes:

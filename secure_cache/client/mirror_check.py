@@ -64,7 +64,7 @@ async def check_mirror(
     async for problem in _bundles(tree, announced, progress):
         damaged = True
         yield problem
-    async for problem in _texts(folder, announced, pins):
+    async for problem in _texts(folder, announced, pins, checkpoint.size):
         yield problem
     if damaged:
         # What cannot be read cannot be judged, nor which keys are the newest.
@@ -73,8 +73,9 @@ async def check_mirror(
     if newest is None:
         yield MirrorProblem(KEYS, "no keys that the log announces are there", _REFETCH)
         return
-    if newest[0] != pins.keys_event:
-        what = f"keys were announced last by entry {newest[0]}, not {pins.keys_event}"
+    pinned = pins.keys_event_of(checkpoint.size)
+    if newest[0] != pinned:
+        what = f"keys were announced last by entry {newest[0]}, not {pinned}"
         yield MirrorProblem(PINS, what, "`audit mirror` with --repair")
     async for problem in _entries(tree, newest[1], result, progress):
         yield problem
@@ -129,12 +130,14 @@ def _newest_ring(folder: Path, announced: Announced) -> tuple[int, KeyRing] | No
     return None
 
 
-async def _texts(folder: Path, announced: Announced, pins: Pins) -> AsyncGenerator[MirrorProblem]:
+async def _texts(
+    folder: Path, announced: Announced, pins: Pins, size: int
+) -> AsyncGenerator[MirrorProblem]:
     for problem in await anyio.to_thread.run_sync(list, _misnamed(folder)):
         yield problem
     for index, sha256, _ in announced.keys:
         name = f"{KEYS}/{sha256}.json"
-        if index == pins.keys_event and not (folder / name).exists():
+        if index == pins.keys_event_of(size) and not (folder / name).exists():
             yield MirrorProblem(name, "is not there", _REFETCH)
     for sha256 in dict.fromkeys(announced.policies):
         name = f"{POLICIES}/{sha256}.yaml"

@@ -52,6 +52,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         vkeys: the log's verifier keys.
         source: where it was mirrored from last, for people.
         keys_event: index of the newest entry that announces keys; None before the first look.
+        next_keys_event: the same of the checkpoint that is being written; see `keys_event_of`.
         missing_policies: digests of policies in the log whose text was not to be had yet.
     """
 
@@ -60,7 +61,14 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     vkeys: tuple[str, ...]
     source: str
     keys_event: int | None = None
+    next_keys_event: int | None = None
     missing_policies: tuple[str, ...] = ()
+
+    def keys_event_of(self, size: int) -> int | None:
+        """Index of the newest entry that announces keys, under the checkpoint of `size` entries
+        that stands in the folder: a run that was killed may have left that one or the older."""
+        coming = self.next_keys_event
+        return coming if coming is not None and coming < size else self.keys_event
 
     def lacking(self, policies: Sequence[str]) -> "Pins":
         """With the digests of policies whose text was not to be had, the newest of them."""

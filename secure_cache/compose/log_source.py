@@ -209,9 +209,10 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
     log = FetchedLog(fetch, trust, last=last, remedy=remedy)
 
     async def find() -> int:
-        if pins.keys_event is None:
+        index = pins.keys_event_of((await log.published()).size)
+        if index is None:
             raise Misconfigured(f"{folder} has not been mirrored to its end yet: run it again")
-        return pins.keys_event
+        return index
 
     async def ring_for(sha256: str) -> bytes:
         return await fetch(f"{KEYS}/{sha256}.json")

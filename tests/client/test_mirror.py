@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from fakes.audit import leaf_of, leaf_of_event, numbered
@@ -12,6 +13,7 @@ from fakes.policies import mutated
 from fakes.signed_log import LOG_KEY, ORIGIN, OTHER_LOG_KEY, TRUST, SignedLog
 from fakes.statements import done, ed25519_signer, flipped, public_key, ring_for
 
+import secure_cache.client.mirror as mirror_module
 from secure_cache.client.mirror import Origin, opened_mirror
 from secure_cache.client.mirror_check import Checked, check_mirror
 from secure_cache.client.mirror_entries import judge_entries
@@ -383,6 +385,43 @@ async def test_a_run_that_is_killed_leaves_a_good_mirror_and_the_next_goes_on(tm
         # What was fetched is not fetched again.
         assert log.asked["tile/entries/002"] == 0
     assert not list(folder.rglob(".new-*"))
+
+
+@pytest.mark.parametrize("after", range(1, 5))
+async def test_death_between_the_last_files_leaves_a_mirror_that_is_right(
+    tmp_path, after, monkeypatch
+):
+    """Keys are changed, and the run dies after each of the last writes; also of the first run."""
+    log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
+    writes, put = [], mirror_module.put
+
+    def dies(path, data):
+        put(path, data)
+        if path.name in {"mirror.json", "checkpoint"}:
+            writes.append(path.name)
+            if len(writes) == after:
+                raise Killed
+
+    for grown in (False, True):
+        if grown:
+            new = ed25519_signer(2)
+            ring = ring_of([public_key(log.entry_signer), public_key(new)])
+            log.entry_signer = new
+            log.announce(ring)
+            log.grow_to(30)
+        with monkeypatch.context() as patch, suppress(Killed):
+            writes.clear()
+            patch.setattr(mirror_module, "put", dies)
+            await mirror_of(log, folder)
+        if (folder / "checkpoint").exists():
+            found, _ = await problems(folder)
+            assert found == []
+            async with mirror_audit(folder, clock=time.time) as audit:
+                last = audit.index.state().size - 1
+                assert (await audit.auditor.details(last)).signature.valid
+    await mirror_of(log, folder)
+    assert read_pins(folder).keys_event == 10
+    await assert_good(folder, log)
 
 
 async def test_a_server_that_fails_in_the_middle_is_asked_again_by_the_next_run(tmp_path):
