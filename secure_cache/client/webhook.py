@@ -41,11 +41,10 @@ class Webhook:
         client: Callable[[], httpx.Client],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parsed = httpx.URL(url)
         try:
             # Of the rules for servers; a webhook's URL may have a query.
-            ServerAddress.parse(str(parsed.copy_with(query=None)))
-        except Malformed:
+            ServerAddress.parse(str(httpx.URL(url).copy_with(query=None)))
+        except (Malformed, httpx.InvalidURL):
             raise Malformed("the webhook's URL is not https, or not a URL") from None
         self._url = url
         self._secret = secret

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -31,12 +32,17 @@ max_age: 1d
 class Hook(http.server.BaseHTTPRequestHandler):
     answers: list[int] = []  # noqa: RUF012 - of the test
     taken: list[tuple[dict, bytes]] = []  # noqa: RUF012 - of the test
+    kills = None
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = self.answers.pop(0) if self.answers else 204
         if status < 300:
             self.taken.append((dict(self.headers), body))
+        if self.kills is not None:
+            os.kill(self.kills, signal.SIGKILL)
+            Hook.kills = None
+            return
         self.send_response(status)
         self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", "0")
@@ -48,7 +54,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hook():
-    Hook.answers, Hook.taken = [], []
+    Hook.answers, Hook.taken, Hook.kills = [], [], None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -75,23 +81,23 @@ class Watching:
         self.token = server.token(role="auditor")
 
     def __call__(self, *arguments, **environment):
-        return subprocess.run(
-            [
-                command(),
-                "audit",
-                "monitor",
-                str(self.rules),
-                "--state",
-                str(self.state),
-                *arguments,
-            ],
+        process = self.start(*arguments, **environment)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def start(self, *arguments, **environment):
+        told = ["audit", "monitor", str(self.rules), "--state", str(self.state), *arguments]
+        return subprocess.Popen(
+            [command(), *told],
             env=os.environ
             | {"SECURE_CACHE_TOKEN": self.token, "SECURE_CACHE_SERVER": self.server.url}
             | environment,
-            check=False,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
         )
 
     def alerts(self, *arguments, code, **environment):
@@ -195,6 +201,53 @@ def test_a_webhook_gets_each_alert_or_it_is_told_again(server, monitor, hook):
     code = hmac.new(b"between us", body, hashlib.sha256).hexdigest()
     assert headers["X-Secure-Cache-Signature"] == f"sha256={code}"
     assert monitor.alerts(code=0, **environment) == []
+
+
+def test_a_monitor_that_is_killed_between_alert_and_state_tells_it_again(server, monitor, hook):
+    store(server, server.token(), "1")
+    monitor.alerts(code=0)
+    store(server, server.token(branch="feature"), "3", "4")
+    url = monitor.folder / "webhook"
+    url.write_text(f"{hook}\n")
+    url.chmod(0o600)
+    state = monitor.state.read_text()
+    process = monitor.start("--webhook-file", str(url))
+    Hook.kills = process.pid
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert monitor.state.read_text() == state
+    ((_, body),) = Hook.taken
+    first = json.loads(body)["alerts"]
+    assert [json.loads(line) for line in out.splitlines()] == first
+    assert len({alert["id"] for alert in first}) == 2
+    # Told again, and recognised by their ids; then never more.
+    assert monitor.alerts("--webhook-file", str(url), code=1) == first
+    assert json.loads(Hook.taken[-1][1])["alerts"] == first
+    assert monitor.alerts("--webhook-file", str(url), code=0) == []
+
+
+def test_secrets_of_the_webhook_stand_in_files_or_in_the_environment(monitor):
+    url = monitor.folder / "webhook"
+    for text, mode, says in (
+        ("https://hook.example.com/secret-path", 0o644, "chmod 600"),
+        ("", 0o600, "one line"),
+        ("https://a.example.com/secret-path\nhttps://b.example.com", 0o600, "one line"),
+        ("http://hook.example.com/secret-path", 0o600, "not https"),
+    ):
+        url.write_text(text)
+        url.chmod(mode)
+        done = monitor("--webhook-file", str(url))
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "secret-path" not in done.stdout + done.stderr
+    environment = {"SECURE_CACHE_MONITOR_WEBHOOK": "https://hook.example.com/secret-path"}
+    done = monitor("--webhook-file", str(url), **environment)
+    assert done.returncode == 2
+    assert "one of them" in done.stderr
+    assert monitor(SECURE_CACHE_MONITOR_SECRET="x").returncode == 2
+    done = monitor("--webhook", "https://hook.example.com")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
 
 
 def test_a_follower_goes_on_and_ends_when_it_is_told_to(server, monitor):
