@@ -35,7 +35,6 @@ def test_an_alert_that_is_too_large_goes_alone():
         "secret",
         "ftp://a/x",
         "https://",
-        "https://[secret",
         "https://a\0b",
     ],
 )
