@@ -105,7 +105,7 @@ class Mirror:
         3. each statement is held to the keys that the log announced; rings and policies written
         4. that newer keys may count; then the checkpoint: what it speaks of is all there; then
            that they do count
-        5. what only the older checkpoint needed is removed
+        5. what only a checkpoint before the older one needed is removed
 
         Keys may be changed while this looks: then it looks again, for a newer checkpoint. In the
         end it goes by the keys that it is given, if the log ever announced them; whatever they
@@ -164,7 +164,8 @@ class Mirror:
             coming, keys_event=coming.next_keys_event, next_keys_event=None
         )
         await self._put(PINS, self._pins.encode())
-        await anyio.to_thread.run_sync(remove_old_edge, self._folder, checkpoint.size)
+        # Whoever reads here at this moment may still hold the older checkpoint.
+        await anyio.to_thread.run_sync(remove_old_edge, self._folder, before, checkpoint.size)
         return Mirrored(checkpoint, before, judgement, missing)
 
     async def _last(self, trust: Trust) -> bytes | None:

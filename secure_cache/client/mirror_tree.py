@@ -75,13 +75,14 @@ async def take_tree(
     await anyio.to_thread.run_sync(put_unless_same, folder, files)
 
 
-def remove_old_edge(folder: Path, size: int) -> None:
-    """Remove the partial files that a tree of `size` does not need.
+def remove_old_edge(folder: Path, *sizes: int) -> None:
+    """Remove the partial files that no tree of these sizes needs.
 
     A crash before it leaves some, which harms nobody.
     """
     needed = {
         tile_name(level, hashes_at(max(level, 0), size) // FANOUT, width)
+        for size in sizes
         for level in (ENTRIES, *range(_LEVELS))
         if (width := hashes_at(max(level, 0), size) % FANOUT)
     }

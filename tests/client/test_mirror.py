@@ -14,6 +14,7 @@ from fakes.signed_log import LOG_KEY, ORIGIN, OTHER_LOG_KEY, TRUST, SignedLog
 from fakes.statements import done, ed25519_signer, flipped, public_key, ring_for
 
 import secure_cache.client.mirror as mirror_module
+from secure_cache.client.log_folder import LogFolder
 from secure_cache.client.mirror import Origin, opened_mirror
 from secure_cache.client.mirror_check import Checked, check_mirror
 from secure_cache.client.mirror_entries import judge_entries
@@ -35,6 +36,7 @@ from secure_cache.provenance.keys import KeyRing, KeyStatus, ring_of
 from secure_cache.tlog.checkpoint import Checkpoint, sign_checkpoint
 from secure_cache.tlog.contradiction import Contradiction
 from secure_cache.tlog.reader import TreeReader
+from secure_cache.tlog.tiles import is_partial_path
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +77,10 @@ async def assert_good(folder, log):
     found, checked = await problems(folder)
     assert found == []
     assert checked.size == len(log.leaves)
-    assert tree_of(folder) == {**log.tree, "checkpoint": log.files["checkpoint"]}
+    tree, expected = tree_of(folder), {**log.tree, "checkpoint": log.files["checkpoint"]}
+    assert {path: tree.get(path) for path in expected} == expected
+    # Of the checkpoint before, for whoever still reads it.
+    assert all(is_partial_path(path) for path in tree.keys() - expected.keys())
 
 
 def tree_of(folder):
@@ -106,6 +111,20 @@ async def test_a_mirror_is_the_log_file_by_file_at_every_size(tmp_path, sizes):
         assert done.judgement.bad == []
         await assert_good(folder, log)
         before = len(log.leaves)
+
+
+async def test_who_reads_a_mirror_while_it_grows_is_not_told_of_damage(tmp_path):
+    """He has read the older checkpoint, and asks for its last tiles a moment later."""
+    log, folder = SignedLog().grow_to(300), tmp_path / "mirror"
+    await mirror_of(log, folder)
+    files = LogFolder(folder)
+    reader = TreeReader(files, TRUST.open(await files("checkpoint")))
+    log.grow_to(400)
+    await mirror_of(log, folder)
+    assert [index async for index, _ in reader.entries()] == list(range(300))
+    log.grow_to(450)
+    await mirror_of(log, folder)
+    assert sorted(path.name for path in (folder / "tile/0").rglob("*.p/*")) == ["144", "194"]
 
 
 async def test_a_level_of_tiles_more_is_mirrored_too(tmp_path):
