@@ -4,30 +4,20 @@ Statuses are true here: no build waits for these answers. Each question is told 
 own log, with who asked it: auditors are watched too.
 """
 
-from collections.abc import AsyncIterator
-
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.response import Response, Stream
 
-from secure_cache.audit.forms import (
-    csv_header,
-    csv_lines,
-    inert_json,
-    json_line,
-    row_document,
-)
+from secure_cache.audit.forms import inert_json, row_document
 from secure_cache.audit.index import MAX_GROUPS
-from secure_cache.audit.row import Row
 from secure_cache.audit.segment import GROUPS
-from secure_cache.http.audit_answers import PRIVATE, attachment, file_answer, json_answer
+from secure_cache.http.audit_answers import PRIVATE, file_answer, json_answer
+from secure_cache.http.audit_export import export_answer
 from secure_cache.http.audit_overviews import overview_routes
 from secure_cache.http.audit_policies import policy_routes
 from secure_cache.http.audit_question import PAGE_NAMES, AnyRequest, Asked
 from secure_cache.http.services import Services, TheCaller
-
-_FORMATS = ("jsonl", "csv")
 
 
 def audit_routes(services: Services) -> list[HTTPRouteHandler]:
@@ -65,17 +55,7 @@ def _many_entries(services: Services) -> list[HTTPRouteHandler]:
     async def export(request: AnyRequest, caller: TheCaller) -> Stream:
         """Filters, `format` (jsonl, csv), `after`, `before` and `order`."""
         async with Asked(services, caller, request) as asked:
-            wanted, page = asked.filter_and_page(PAGE_NAMES - {"limit"} | {"format"})
-            form = asked.choice("format", asked.one("format", "jsonl"), _FORMATS)
-            rows = asked.auditor().export(wanted, page)
-            # What refuses the question must come before the first byte.
-            first = await anext(rows, ())
-            kind = "text/csv" if form == "csv" else "application/jsonl"
-            return Stream(
-                _exported(first, rows, form),
-                media_type=kind,
-                headers=PRIVATE | attachment(f"audit.{form}"),
-            )
+            return await export_answer(asked, PRIVATE)
 
     return [entries, export]
 
@@ -153,18 +133,3 @@ def _overviews(services: Services) -> list[HTTPRouteHandler]:
             return json_answer(await services.audit.status())
 
     return [counts, status]
-
-
-async def _exported(
-    first: tuple[Row, ...], rest: AsyncIterator[tuple[Row, ...]], form: str
-) -> AsyncIterator[bytes]:
-    """In constant memory: some rows at a time."""
-    if form == "csv":
-        yield csv_header()
-    yield _part(first, form)
-    async for rows in rest:
-        yield _part(rows, form)
-
-
-def _part(rows: tuple[Row, ...], form: str) -> bytes:
-    return csv_lines(rows) if form == "csv" else b"".join(json_line(row) for row in rows)

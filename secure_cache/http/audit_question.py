@@ -1,7 +1,8 @@
 """One question to the audit API: who asks, what exactly, and the line in the server's log."""
 
 import re
-from collections.abc import Mapping
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Mapping
 from time import perf_counter
 from typing import Self, TypeVar
 
@@ -40,19 +41,48 @@ class Asked:
         self._request = request
         self._given: Mapping[str, list[str]] = request.query_params.dict()
         self._began = perf_counter()
+        self._streams = False
         self.answered: int | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None or not self._streams:
+            self._tell(error)
+
+    def streaming(self, parts: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[bytes]:
+        """Hands on what is to be sent; the line is written when that ends, or the client leaves.
+
+        Args:
+            parts: how many rows, and their bytes.
+        """
+        self._streams = True
+        return self._counted(parts)
+
+    async def _counted(self, parts: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[bytes]:
+        self.answered, failed = 0, None
+        try:
+            async for count, data in parts:
+                yield data
+                # Only here it is known that the client took it.
+                self.answered += count
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            self._tell(failed)
+
+    def _tell(self, error: BaseException | None) -> None:
         identity = self._caller.identity
+        gone = isinstance(error, GeneratorExit | CancelledError)
+        refused = "" if error is None else getattr(error, "code", type(error).__name__)
         _log.info(
             "audit.query",
             path=self._request.scope["path"],
             given={name: list(values) for name, values in self._given.items()},
             answered=self.answered,
-            refused="" if error is None else getattr(error, "code", type(error).__name__),
+            refused="client-left" if gone else refused,
             issuer=identity.issuer if identity else "",
             subject=identity.subject if identity else "",
             project=self._caller.decision.project,

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -13,11 +14,13 @@ import structlog.testing
 from fakes.app_world import AppWorld
 from fakes.audit_desk import FAST, running, stored, until
 from fakes.statements import flipped
+from litestar import Request
 
 from secure_cache.audit.filters import NAMES
 from secure_cache.audit.index import AuditIndex
 from secure_cache.audit.row import Row
 from secure_cache.compose import auditing
+from secure_cache.http.audit_question import Asked
 from secure_cache.model.digest import Digest
 from secure_cache.tlog.merkle import leaf_hash
 from secure_cache.tlog.tlog_proof import TlogProof
@@ -299,6 +302,39 @@ async def test_every_question_is_told_to_the_servers_log(world):
         assert first["given"] == {"subject": ["somebody"], "tier": ["trusted", "candidate"]}
         assert (first["issuer"], first["rule"], first["answered"]) == ("own", "auditor", 0)
         assert second["refused"] == "filter-invalid"
+
+
+async def test_an_export_is_told_when_it_ends_with_how_much_was_sent(world):
+    async with running(world) as desk:
+        await stored(world, world.main(), "1", "2", "3")
+        await desk.indexed(3)
+        with structlog.testing.capture_logs() as logs:
+            answer = await desk.get("export", event="stored")
+            await desk.get("export", colour="red")
+        whole, refused = (line for line in logs if line["event"] == "audit.query")
+        assert whole["answered"] == len(answer.text.splitlines()) == 3
+        assert (whole["refused"], whole["path"]) == ("", "/audit/v1/export")
+        assert (refused["answered"], refused["refused"]) == (None, "filter-invalid")
+
+
+async def test_an_export_that_the_client_leaves_is_told_too():
+    async def parts():
+        for count in (2, 3, 4):
+            yield count, b"rows"
+
+    caller = SimpleNamespace(
+        identity=None, decision=SimpleNamespace(audit=True, project="mono", rule="auditor")
+    )
+    scope = {"type": "http", "path": "/audit/v1/export", "query_string": b"", "headers": []}
+    with structlog.testing.capture_logs() as logs:
+        async with Asked(None, caller, Request(scope)) as asked:
+            stream = asked.streaming(parts())
+        assert logs == []
+        assert await anext(stream) == b"rows"
+        assert await anext(stream) == b"rows"
+        await stream.aclose()
+    (line,) = logs
+    assert (line["event"], line["answered"], line["refused"]) == ("audit.query", 2, "client-left")
 
 
 def index_of(world):

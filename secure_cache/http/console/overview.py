@@ -1,5 +1,11 @@
 """The overview, and the pages about the installation as a whole."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import anyio
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
@@ -20,10 +26,13 @@ _SHOWN_NAMESPACES = 200
 
 
 def overview_routes(desk: Desk) -> list[HTTPRouteHandler]:
+    shared = Shared()
+
     @get("/audit/", include_in_schema=False)
     async def overview(request: AnyRequest) -> Answer:
         async def work(asked: Asked) -> Answer:
-            return await _overview(desk, asked)
+            view = await shared.get(partial(_overview, desk, asked))
+            return desk.pages.page("overview", page="overview", **view)
 
         return await desk.answer(request, work)
 
@@ -61,7 +70,26 @@ def overview_routes(desk: Desk) -> list[HTTPRouteHandler]:
     return [overview, namespaces, revocations, health]
 
 
-async def _overview(desk: Desk, asked: Asked) -> Answer:
+class Shared:
+    """One view for all auditors who ask within a moment: it counts the whole log several times,
+    and a page that is reloaded over and over must not cost more than one look a moment."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self._seconds = seconds
+        self._one = anyio.Lock()
+        self._made: tuple[float, dict[str, Any]] | None = None
+
+    async def get(self, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Raises: as `make`; what it raises is not kept."""
+        async with self._one:
+            if self._made is None or perf_counter() - self._made[0] >= self._seconds:
+                self._made = None
+                view = await make()
+                self._made = (perf_counter(), view)
+            return self._made[1]
+
+
+async def _overview(desk: Desk, asked: Asked) -> dict[str, Any]:
     """The last days, the newest entries, and what asks for a look."""
     auditor, now = asked.auditor(), int(desk.services.clock())
     since = (now // _DAY_SECONDS - _DAYS + 1) * _DAY_SECONDS
@@ -73,25 +101,23 @@ async def _overview(desk: Desk, asked: Asked) -> Answer:
         event: await auditor.count(Filter.parse({"event": [event]}))
         for event in ("stored", "policy", "keys", "quarantined", "unreadable")
     }
-    return desk.pages.page(
-        "overview",
-        page="overview",
-        bars=bars(
+    return {
+        "bars": bars(
             ((cell.start or 0, cell.tier or "", cell.entries) for cell in timeline.cells),
             ((cell.start, cell.denial.tier, cell.count) for cell in denials.cells),
             since=since,
             until=now,
         ),
-        height=HEIGHT,
-        width=WIDTH,
-        stored=timeline.total,
-        refused=denials,
-        newest=newest.rows,
-        totals=totals,
-        size=newest.size,
-        troubles=await _troubles(desk, asked, totals),
-        days=_DAYS,
-    )
+        "height": HEIGHT,
+        "width": WIDTH,
+        "stored": timeline.total,
+        "refused": denials,
+        "newest": newest.rows,
+        "totals": totals,
+        "size": newest.size,
+        "troubles": await _troubles(desk, asked, totals),
+        "days": _DAYS,
+    }
 
 
 async def _troubles(desk: Desk, asked: Asked, totals: dict[str, int]) -> list[tuple[str, str]]:

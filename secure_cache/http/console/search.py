@@ -1,6 +1,6 @@
 """Searching the log."""
 
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from litestar import get
@@ -8,12 +8,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response, Stream
 
 from secure_cache.audit.filters import NAMES, Filter, allowed
-from secure_cache.audit.forms import csv_header, csv_lines, json_line
-from secure_cache.audit.queries import Page, PageRequest
+from secure_cache.audit.queries import PageRequest
 from secure_cache.audit.row import Row
 from secure_cache.audit.segment import GROUPS
-from secure_cache.http.audit_answers import attachment
-from secure_cache.http.audit_question import PAGE_NAMES, Asked
+from secure_cache.http.audit_export import export_answer
+from secure_cache.http.audit_question import Asked
 from secure_cache.http.console.desk import Answer, AnyRequest, Desk, sentence
 from secure_cache.http.console.render import PAGE_HEADERS
 from secure_cache.model.errors import WrongFilter
@@ -39,14 +38,7 @@ def search_routes(desk: Desk) -> list[HTTPRouteHandler]:
         streams: list[Stream] = []
 
         async def work(asked: Asked) -> Answer:
-            wanted, page = asked.filter_and_page(PAGE_NAMES - {"limit"} | {"format"})
-            form = asked.choice("format", asked.one("format", "jsonl"), ("jsonl", "csv"))
-            rows = asked.auditor().export(wanted, page)
-            # What refuses the question must come before the first byte.
-            first = await anext(rows, ())
-            kind = "text/csv" if form == "csv" else "application/jsonl"
-            headers = PAGE_HEADERS | attachment(f"audit.{form}")
-            streams.append(Stream(_exported(first, rows, form), media_type=kind, headers=headers))
+            streams.append(await export_answer(asked, PAGE_HEADERS))
             return Response(b"")
 
         answer = await desk.answer(request, work)
@@ -62,7 +54,7 @@ async def _search(desk: Desk, request: AnyRequest, asked: Asked) -> Answer:
         if any(values)
     }
     filters = {name: values for name, values in given.items() if name in NAMES}
-    found: Page | None = None
+    found: _Shown | None = None
     counts: Any = None
     wrong: str | None = None
     group = (given.get("group") or [""])[0]
@@ -71,13 +63,7 @@ async def _search(desk: Desk, request: AnyRequest, asked: Asked) -> Answer:
         # A filter that is misspelt in a link must not show everything.
         asked.only(*NAMES, "group", "order", "after", "before")
         wanted = Filter.parse(filters)
-        page = PageRequest(
-            limit=_ROWS,
-            after=_cursor(given, "after"),
-            before=_cursor(given, "before"),
-            newest_first=newest,
-        )
-        found = await asked.auditor().query(wanted, page)
+        found = await _look(asked, wanted, given, newest=newest)
         asked.answered = len(found.rows)
         if group:
             counts = await asked.auditor().count_by(
@@ -95,7 +81,6 @@ async def _search(desk: Desk, request: AnyRequest, asked: Asked) -> Answer:
         wrong=wrong,
         wrong_field=None if wrong is None else wrong.partition(":")[0],
         found=found,
-        following=_following(found, newest=newest),
         order="newest" if newest else "oldest",
         group=group,
         groups=tuple(GROUPS),
@@ -104,10 +89,36 @@ async def _search(desk: Desk, request: AnyRequest, asked: Asked) -> Answer:
     )
 
 
-def _following(found: Page | None, *, newest: bool) -> dict[str, int] | None:
-    if found is None or not found.more or not found.rows:
-        return None
-    return {"before" if newest else "after": found.rows[-1].number}
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One page of entries, and the cursors of its neighbours; None where there is none."""
+
+    rows: tuple[Row, ...]
+    previous: dict[str, int] | None
+    following: dict[str, int] | None
+
+
+async def _look(
+    asked: Asked, wanted: Filter, given: dict[str, list[str]], *, newest: bool
+) -> _Shown:
+    """The rows behind one cursor, or the last ones before the other: then looked for backwards."""
+    behind, ahead = ("before", "after") if newest else ("after", "before")
+    back = ahead in given and behind not in given
+    page = PageRequest(
+        limit=_ROWS,
+        after=_cursor(given, "after"),
+        before=_cursor(given, "before"),
+        newest_first=newest is not back,
+    )
+    answer = await asked.auditor().query(wanted, page)
+    rows = answer.rows[::-1] if back else answer.rows
+    if not rows:
+        return _Shown(rows, None, None)
+    return _Shown(
+        rows,
+        previous={ahead: rows[0].number} if (answer.more if back else behind in given) else None,
+        following={behind: rows[-1].number} if back or answer.more else None,
+    )
 
 
 def _cursor(given: dict[str, list[str]], name: str) -> int | None:
@@ -117,17 +128,3 @@ def _cursor(given: dict[str, list[str]], name: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise WrongFilter(f"{name}: the index of an entry")
     return int(text)
-
-
-async def _exported(
-    first: tuple[Row, ...], rest: AsyncIterator[tuple[Row, ...]], form: str
-) -> AsyncIterator[bytes]:
-    if form == "csv":
-        yield csv_header()
-    yield _part(first, form)
-    async for rows in rest:
-        yield _part(rows, form)
-
-
-def _part(rows: tuple[Row, ...], form: str) -> bytes:
-    return csv_lines(rows) if form == "csv" else b"".join(json_line(row) for row in rows)
