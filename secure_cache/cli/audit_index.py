@@ -13,6 +13,7 @@ from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.options import config_option, json_option, print_json, read_settings
 from secure_cache.client.mirror_folder import INDEX, read_pins
 from secure_cache.compose.audit_offline import offline_audit, offline_index_path
+from secure_cache.compose.auditing import index_path
 from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.compose.mirroring import check_mirror_index
 from secure_cache.model.clock import system_clock
@@ -65,7 +66,7 @@ def check_index(
         findings, size = anyio.run(_check_mirrored, mirror, with_log)
     else:
         settings, remedy = read_settings(config), "`secure-cache audit index rebuild`"
-        file = offline_index_path(settings, path)
+        file = offline_index_path(settings, path or index_path(settings))
         if not file.exists():
             raise Misconfigured(f"{file} is not there: {remedy} makes it")
         found, size = anyio.run(_check, settings, file, with_log)
@@ -112,7 +113,7 @@ async def _check(
 @_INDEX
 def rebuild_index(settings: Settings, path: Path | None) -> None:
     """Delete an index and make it anew from the log. Also beside a server."""
-    file = offline_index_path(settings, path)
+    file = offline_index_path(settings, path or index_path(settings))
     remove_index(file)
 
     async def work() -> int:

@@ -7,7 +7,7 @@ own.
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -61,13 +61,28 @@ class OfflineAudit:
         return await self.index.catch_up(self.log, progress=progress, apart=many)
 
 
+def _can_write(folder: Path) -> bool:
+    """Also where it is still to be made."""
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
+
+
 def offline_index_path(
-    settings: Settings, given: Path | None, environ: Mapping[str, str] = os.environ
+    settings: Settings,
+    given: Path | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    can_write: Callable[[Path], bool] = _can_write,
 ) -> Path:
-    """Where the index is: as given, the server's own, or in the user's cache folder."""
-    found = given or index_path(settings)
-    if found is not None:
-        return found
+    """Where the index is: as given, the server's own, or in the user's cache folder.
+
+    The last also where the server's cannot be written, as on a backup that is mounted read-only:
+    to ask an index is to bring it up to date.
+    """
+    if given is not None:
+        return given
+    own = index_path(settings)
+    if own is not None and can_write(own.parent):
+        return own
     cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secure-cache"
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(os.fsencode(settings.keys)).hexdigest()[:16]
