@@ -5,6 +5,7 @@ Arguments: the index's path, the rows of a segment, and the niceness. It ends wh
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,7 +56,9 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     path, segment, niceness = arguments
-    os.nice(int(niceness))
+    with suppress(OSError):
+        # A sandbox may refuse it. Then this takes a core from requests now and then.
+        os.nice(int(niceness))
     worker = Worker(Path(path), segment=int(segment))
     orders, replies = sys.stdin.buffer, sys.stdout.buffer
     while length := orders.read(LENGTH_BYTES):

@@ -1,5 +1,6 @@
 """An index is at every moment a proved beginning of the log, whatever happens to its builder."""
 
+import io
 import os
 import random
 import signal
@@ -27,6 +28,7 @@ from fakes.logs import open_log
 import secure_cache.audit.auditor as auditor_module
 import secure_cache.audit.building as building_module
 import secure_cache.audit.hands as hands_module
+from secure_cache.audit import worker
 from secure_cache.audit.auditor import Auditor
 from secure_cache.audit.building import building_lock
 from secure_cache.audit.filters import Filter
@@ -441,6 +443,17 @@ async def test_a_file_in_the_current_folder_becomes_no_module_of_the_builder(tmp
 
     assert (await index.catch_up(ListedLog(LEAVES), apart=True)).size == len(LEAVES)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_sandbox_that_keeps_the_builders_priority_does_not_keep_it_from_building(
+    tmp_path, monkeypatch
+):
+    def refused(_niceness):
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(os, "nice", refused)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert worker.main([str(tmp_path / "index.sqlite"), "16", "19"]) == 0
 
 
 async def test_a_lock_that_cannot_be_opened_is_an_error_of_ours(tmp_path):

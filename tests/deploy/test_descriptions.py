@@ -118,11 +118,40 @@ def test_terraform_parses():
     assert len(TERRAFORM) == 5
 
 
-def test_systemd_understands_the_unit():
+def systemd_analyze():
     analyze = Path("/usr/bin/systemd-analyze")
     if not analyze.is_file():
         missing("systemd-analyze", "apt-get install systemd")
-    done = run(analyze, "verify", "--man=no", DEPLOY / "systemd" / "secure-cache.service")
+    return analyze
+
+
+@cache
+def system_calls(name):
+    """Of a set, with the sets in it."""
+    if not name.startswith("@"):
+        return frozenset({name})
+    done = run(systemd_analyze(), "syscall-filter", name)
+    assert done.returncode == 0, done.stderr
+    members = [line.strip() for line in done.stdout.splitlines()[1:]]
+    return frozenset().union(
+        *(system_calls(member) for member in members if member and not member.startswith("#"))
+    )
+
+
+def test_the_unit_lets_the_server_do_what_it_does():
+    """Whoever makes another call is killed. The index is built at the lowest priority."""
+    unit = (DEPLOY / "systemd" / "secure-cache.service").read_text()
+    allowed = set()
+    for line in re.findall(r"^SystemCallFilter=(.+)$", unit, re.MULTILINE):
+        calls = frozenset().union(*map(system_calls, line.removeprefix("~").split()))
+        allowed = allowed - calls if line.startswith("~") else allowed | calls
+    needed = {"execve", "flock", "fsync", "openat", "setpriority", "socket", "wait4"}
+    assert needed <= allowed
+    assert not allowed & {"setrlimit", "sched_setaffinity", "chown", "ptrace", "mount", "reboot"}
+
+
+def test_systemd_understands_the_unit():
+    done = run(systemd_analyze(), "verify", "--man=no", DEPLOY / "systemd" / "secure-cache.service")
     ours = [line for line in done.stderr.splitlines() if "secure-cache.service" in line]
     # The program is not installed where the test runs.
     assert [line for line in ours if "not executable" not in line] == []
