@@ -33,6 +33,7 @@ class Alert:
         sentence: for a person.
         index: of the entry in the log; None for what is about the log as a whole.
         facts: of the entry, as an audit query shows them, without what is too long.
+        about: of the log as a whole: what makes two alerts one; the sentence, if it is empty.
     """
 
     alert: str
@@ -40,6 +41,7 @@ class Alert:
     sentence: str
     index: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
 
     def document(self, origin: str) -> dict[str, Any]:
         """As it is given out.
@@ -49,8 +51,8 @@ class Alert:
         Args:
             origin: the log's name.
         """
-        leaf = self.facts.get("leaf_hash")
-        about = (origin, self.alert, self.index, self.sentence if leaf is None else leaf)
+        what = self.facts.get("leaf_hash") or self.about or self.sentence
+        about = (origin, self.alert, self.index, what)
         return {
             "id": hashlib.sha256(inert_json(about)).hexdigest()[:32],
             "alert": self.alert,

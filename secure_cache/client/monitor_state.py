@@ -11,9 +11,16 @@ import msgspec
 
 from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.mirror_folder import put
-from secure_cache.model.errors import CorruptObject, Misconfigured, NotFound, Unavailable
+from secure_cache.model.errors import (
+    CorruptObject,
+    Misconfigured,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+)
 
 _MAX_BYTES = 1 << 20
+_MAX_PAIRS = 1000
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,12 +82,17 @@ class StateFile:
     def keep_evidence(self, older: bytes, newer: bytes, proof: bytes | None) -> Path:
         """Keep two signed checkpoints that do not follow each other, and what convinces others.
 
-        Each pair has a folder of its own: no evidence takes the place of another.
+        Each pair has a folder of its own: no evidence takes the place of another. A log that was
+        put back and grows makes a pair at each look, so there is an end to it.
 
-        Raises: StorageUnavailable.
+        Raises: StorageUnavailable: not written, or there are enough already.
         """
         pair = hashlib.sha256(older + newer).hexdigest()[:16]
         folder = self.path.with_name(f"{self.path.name}.evidence") / pair
+        # There is always room for proofs beside what is only suspicious.
+        most = _MAX_PAIRS if proof is None else 2 * _MAX_PAIRS
+        if not folder.exists() and _count(folder.parent) >= most:
+            raise StorageUnavailable(f"{folder.parent} holds {most} pairs already")
         kept = {"older.checkpoint": older, "newer.checkpoint": newer}
         if proof is not None:
             kept["contradiction.json"] = proof
@@ -111,3 +123,10 @@ def opened_state(path: Path) -> Iterator[StateFile]:
         yield StateFile(path)
     finally:
         os.close(fd)
+
+
+def _count(folder: Path) -> int:
+    try:
+        return sum(1 for _ in folder.iterdir())
+    except FileNotFoundError:
+        return 0

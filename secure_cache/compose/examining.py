@@ -1,6 +1,6 @@
 """Entries examined here, or by all cores where there are many."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
 import anyio.to_thread
@@ -12,7 +12,24 @@ from secure_cache.audit.watch_signatures import SigningKeys
 from secure_cache.client.all_cores import on_all_cores
 from secure_cache.provenance.keys import KeyRing
 
+_BATCH = 2048
 _PART = 512
+
+
+async def in_batches(
+    entries: AsyncIterator[tuple[int, bytes]],
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Entries some at a time, with the index of the first."""
+    first, leaves = 0, list[bytes]()
+    async for index, leaf in entries:
+        if not leaves:
+            first = index
+        leaves.append(leaf)
+        if len(leaves) == _BATCH:
+            yield first, leaves
+            leaves = []
+    if leaves:
+        yield first, leaves
 
 
 async def examine(watch: Watch, first: int, leaves: Sequence[bytes], *, apart: bool) -> Examined:

@@ -1,54 +1,35 @@
 """One look of the monitor at a log."""
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import anyio.to_thread
 import msgspec
 
-from secure_cache.audit.reading import statement_of
 from secure_cache.audit.watch import Watch
 from secure_cache.audit.watch_alert import Alert, Severity
 from secure_cache.audit.watch_rules import WatchRules
 from secure_cache.audit.watch_signatures import SigningKeys
 from secure_cache.client.all_cores import MANY
 from secure_cache.client.monitor_state import MonitorState, StateFile
+from secure_cache.compose.alerting import Desk, Outlet
 from secure_cache.compose.announced import announced_before
-from secure_cache.compose.examining import examine
+from secure_cache.compose.examining import examine, in_batches
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
 from secure_cache.compose.policy_log import indexes_of
-from secure_cache.model.clock import Clock, rfc3339
-from secure_cache.model.entry import Entry
+from secure_cache.compose.signs_of_life import grown_at, stale
+from secure_cache.model.clock import Clock
 from secure_cache.model.errors import (
     CorruptObject,
     HistoryChanged,
     LogInconsistent,
     Malformed,
+    NotFound,
     Unavailable,
 )
-from secure_cache.provenance.event import Event
-from secure_cache.tlog.cosignature import cosignature_time
+from secure_cache.tlog.fetched import CHECKPOINT
 from secure_cache.tlog.note import Ed25519Verifier
-
-_BATCH = 2048
-_LEEWAY_SECONDS = 300
-_AGAIN_SECONDS = 3600
-_Documents = list[dict[str, Any]]
-
-
-class Outlet(Protocol):
-    """Gives alerts out."""
-
-    def show(self, alerts: _Documents) -> None:
-        """To whoever has started the monitor."""
-        ...
-
-    def post(self, alerts: _Documents) -> None:
-        """To the webhook, if there is one. Raises: Unavailable: it may not have all of them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +80,18 @@ async def look(
     Raises:
         Unavailable: the place, or whoever takes the alerts. Malformed: `begin` is not in the log.
     """
-    one = _Look(place, rules, file, outlet, clock)
+    desk = Desk(outlet, file, clock)
     try:
-        return await one(begin)
+        return await _Look(place, rules, file, desk, clock)(begin)
     except HistoryChanged as error:
-        kept = await anyio.to_thread.run_sync(
-            file.keep_evidence, error.older, error.newer, error.proof
-        )
-        text = f"{error}. Both signed checkpoints are in {kept}."
-        alert = Alert("history-changed", Severity.ALARM, text)
+        alert = await desk.history_changed(error)
     except (LogInconsistent, CorruptObject) as error:
-        alert = Alert("log-inconsistent", Severity.ALARM, f"{error}.")
+        text = f"{str(error).removesuffix('.')}."
+        alert = Alert("log-inconsistent", Severity.ALARM, text)
     told = False
     # A webhook that is down must not make an outage of the loudest alarm that there is.
     with suppress(Unavailable):
-        await one.stand([alert])
+        await desk.stand([alert])
         told = True
     return Looked(0, 1, broken=alert.sentence, told=told)
 
@@ -123,7 +101,7 @@ class _Look:
     place: LogPlace
     rules: WatchRules
     file: StateFile
-    outlet: Outlet
+    desk: Desk
     clock: Clock
 
     async def __call__(self, begin: int | None) -> Looked:
@@ -131,10 +109,7 @@ class _Look:
         place = _pinned(self.place, before, self.file.path)
         last = None if before is None else before.note.encode()
         async with open_log_source(place, clock=self.clock, last=last) as source:
-            size = (await source.log.published()).size
-            if last is not None:
-                # Also for stores, whose own reader knows nothing of what was seen here.
-                await source.must_follow(last)
+            size = await self._size(source, last)
             state = await self._seen(source, before, begin, size)
             told = 0
             if state.next < size:
@@ -142,8 +117,37 @@ class _Look:
                 told = await self._judge(source, watch, state, size)
             else:
                 await self._write(state)
-            told += await self._stale(source, state.alive_at)
-            return Looked(size - state.next, told, pinned=source.pinned)
+            now, limit = int(self.clock()), self.rules.max_age_seconds
+            found = await stale(source, alive_at=state.alive_at, max_age=limit, now=now)
+            await self.desk.stand(found)
+            return Looked(size - state.next, told + len(found), pinned=source.pinned)
+
+    async def _size(self, source: LogSource, last: bytes | None) -> int:
+        """Of the log, which leads on from what was seen last."""
+        try:
+            size = (await source.log.published()).size
+            if last is not None:
+                # Also for stores, whose own reader knows nothing of what was seen here.
+                await source.must_follow(last)
+        except HistoryChanged:
+            raise
+        except LogInconsistent as error:
+            raise await self._unshown(source, last, error) from error
+        return size
+
+    async def _unshown(
+        self, source: LogSource, last: bytes | None, error: LogInconsistent
+    ) -> LogInconsistent:
+        """If the log's key has signed a checkpoint that nobody can show to lead on: damage, or a
+        hidden history. The signature is kept either way."""
+        try:
+            note = await source.fetch(CHECKPOINT)
+            source.trust.open_last(note)
+        except (LogInconsistent, NotFound, CorruptObject, Unavailable):
+            return error
+        if last is None or note == last:
+            return error
+        return LogInconsistent(f"{error}. {await self.desk.keep(last, note, None)}")
 
     async def _seen(
         self, source: LogSource, before: MonitorState | None, begin: int | None, size: int
@@ -162,12 +166,7 @@ class _Look:
             raise CorruptObject(f"{self.file.path} says that more was judged than the log has")
         alive_at = before.alive_at
         if size > seen or not alive_at:
-            # It has grown since the last look. What the entry claims counts in between only: a
-            # date in the future would hide for years that nothing comes any more.
-            claimed = await _claimed(source, size)
-            if claimed > now + _LEEWAY_SECONDS:
-                claimed = 0
-            alive_at = min(now, max(claimed, before.looked_at))
+            alive_at = await grown_at(source, size, looked_at=before.looked_at, now=now)
         note = (await source.log.checkpoint_note()).decode()
         return msgspec.structs.replace(before, note=note, looked_at=now, alive_at=alive_at)
 
@@ -187,14 +186,13 @@ class _Look:
     async def _judge(self, source: LogSource, watch: Watch, state: MonitorState, size: int) -> int:
         """Judge entries, batch by batch; how many alerts were delivered."""
         told, ring, apart = 0, watch.keys.ring, size - state.next > MANY
-        async for first, leaves in _batches(source.log.entries(state.next, size)):
+        async for first, leaves in in_batches(source.log.entries(state.next, size)):
             at = first
             while at < first + len(leaves):
                 rest = leaves[at - first :]
                 examined = await examine(watch, at, rest, apart=apart)
                 alerts, settled = await anyio.to_thread.run_sync(watch.settle, at, rest, examined)
-                if alerts:
-                    await self._deliver(alerts, state.origin)
+                await self.desk.tell(alerts, state.origin)
                 told, at = told + len(alerts), at + settled
                 await self._write(_judged(state, watch, at))
         if self.place.keys is None and watch.announced not in {None, str(ring.digest)}:
@@ -205,51 +203,6 @@ class _Look:
                 " look again; else it hides them"
             )
         return told
-
-    async def _stale(self, source: LogSource, alive_at: int) -> int:
-        """Tell that the log shows no sign of life; how many alerts.
-
-        A checkpoint itself says no time. What counts is when it was seen to grow, by the clock
-        here, and what witnesses that were asked for have cosigned."""
-        now, newest = int(self.clock()), alive_at
-        if source.trust.witnesses is not None:
-            note = await source.log.checkpoint_note()
-            found = source.trust.witnesses.verify(note, log=source.verifiers[0]).cosignatures
-            times = (cosignature_time(item.value) for item in found.values())
-            newest = max(newest, *(time for time in times if time <= now + _LEEWAY_SECONDS), 0)
-        limit = self.rules.max_age_seconds
-        alerts = []
-        if limit is not None and now - newest > limit:
-            since = f"of {rfc3339(newest)}" if newest else "of nobody knows when"
-            text = f"The log's newest sign of life is {since}: nobody writes, or it is held back."
-            alerts.append(Alert("stale", Severity.ALARM, text))
-        await self.stand(alerts)
-        return len(alerts)
-
-    async def stand(self, alerts: list[Alert]) -> None:
-        """Tell what is wrong with the log as a whole: each look shows it, and the webhook gets it
-        when it begins and once an hour. Without a state that can be read it gets it each time.
-
-        Raises: Unavailable.
-        """
-        state, now = None, int(self.clock())
-        with suppress(CorruptObject):
-            state = self.file.read()
-        was = {} if state is None else state.standing
-        documents = [alert.document("" if state is None else state.origin) for alert in alerts]
-        await anyio.to_thread.run_sync(self.outlet.show, documents)
-        due = [item for item in documents if now - was.get(item["id"], 0) >= _AGAIN_SECONDS]
-        if due:
-            await anyio.to_thread.run_sync(self.outlet.post, due)
-        told = {item["id"]: was.get(item["id"], 0) for item in documents}
-        told |= {item["id"]: now for item in due}
-        if state is not None and told != was:
-            await self._write(msgspec.structs.replace(state, standing=told))
-
-    async def _deliver(self, alerts: list[Alert], origin: str) -> None:
-        documents = [alert.document(origin) for alert in alerts]
-        await anyio.to_thread.run_sync(self.outlet.show, documents)
-        await anyio.to_thread.run_sync(self.outlet.post, documents)
 
     async def _write(self, state: MonitorState) -> None:
         await anyio.to_thread.run_sync(self.file.write, state)
@@ -273,30 +226,3 @@ def _judged(state: MonitorState, watch: Watch, reached: int) -> MonitorState:
         policy_number=watch.number,
         revoked=dict(watch.keys.revoked_at),
     )
-
-
-async def _batches(
-    entries: AsyncIterator[tuple[int, bytes]],
-) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """Entries some at a time, with the index of the first."""
-    first, leaves = 0, list[bytes]()
-    async for index, leaf in entries:
-        if not leaves:
-            first = index
-        leaves.append(leaf)
-        if len(leaves) == _BATCH:
-            yield first, leaves
-            leaves = []
-    if leaves:
-        yield first, leaves
-
-
-async def _claimed(source: LogSource, size: int) -> int:
-    """The time of the newest entry, as it says; 0 where it says none."""
-    if not size:
-        return 0
-    match statement_of(await source.log.entry(size - 1)):
-        case Entry(stored_at=at) | Event(at=at):
-            return at
-        case _:
-            return 0

@@ -12,9 +12,10 @@ from fakes.witnesses import cosigner_of, policy_of
 from secure_cache.audit.watch import Watch
 from secure_cache.audit.watch_rules import WatchRules
 from secure_cache.audit.watch_signatures import SigningKeys
+from secure_cache.client import monitor_state
 from secure_cache.client.mirror_folder import KEYS, PINS, Pins, put
 from secure_cache.client.monitor_state import StateFile, opened_state
-from secure_cache.compose import monitoring
+from secure_cache.compose import examining
 from secure_cache.compose.examining import examine
 from secure_cache.compose.log_source import LogPlace
 from secure_cache.compose.monitoring import look
@@ -168,7 +169,7 @@ class KilledError(BaseException):
 async def test_a_monitor_that_is_killed_at_any_step_loses_no_alert(
     watched, tmp_path, monkeypatch, after
 ):
-    monkeypatch.setattr(monitoring, "_BATCH", 3)
+    monkeypatch.setattr(examining, "_BATCH", 3)
     watched.add(*(entry(number, policy_sha256="cd" * 32) for number in range(4, 12)))
     await watched.look()
     wanted = {alert["id"]: alert for alert in watched.outlet.shown}
@@ -292,6 +293,39 @@ async def test_no_evidence_takes_the_place_of_another(watched):
         assert watched.posted == []
         assert {path: path.read_bytes() for path in kept} == kept
         assert set(evidence.iterdir()) == seen
+
+
+async def test_a_signed_checkpoint_that_nobody_can_show_is_kept(watched):
+    await watched.look()
+    first = watched.remembered["note"].encode()
+    other = SignedLog()
+    other.leaves += [leaf_of(entry(number)) for number in range(100, 110)]
+    other.publish()
+    (watched.folder / "checkpoint").write_bytes(other.files["checkpoint"])
+    for _ in range(2):
+        assert await watched.look(show=False) == ["log-inconsistent"]
+    assert watched.posted == []
+    (pair,) = watched.state.with_name("state.json.evidence").iterdir()
+    assert (pair / "older.checkpoint").read_bytes() == first
+    assert (pair / "newer.checkpoint").read_bytes() == other.files["checkpoint"]
+    assert str(pair) in watched.broken
+
+
+async def test_a_log_that_was_put_back_and_grows_is_one_alert_and_fills_no_disk(
+    watched, monkeypatch
+):
+    monkeypatch.setattr(monitor_state, "_MAX_PAIRS", 3)
+    watched.add(*(entry(number) for number in range(4, 20)))
+    await watched.look()
+    watched.log, ids = SignedLog(), set()
+    for number in range(2, 8):
+        watched.add(entry(number))
+        assert await watched.look() == ["history-changed"]
+        ids.add(watched.outlet.shown[0]["id"])
+        assert watched.posted == (["history-changed"] if number == 2 else [])
+    assert len(ids) == 1
+    assert len(list(watched.state.with_name("state.json.evidence").iterdir())) == 3
+    assert "could not be kept" in watched.broken
 
 
 # Signs of life ------------------------------------------------------------------------------------
