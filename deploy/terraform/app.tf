@@ -1,6 +1,8 @@
 locals {
   environment = merge(
     {
+      # The index: each replica has one of its own, made anew from the log when the replica is.
+      SECURE_CACHE_AUDIT__INDEX         = "/run/secure-cache/audit/index.sqlite"
       AZURE_CLIENT_ID                   = azurerm_user_assigned_identity.server.client_id
       SECURE_CACHE_STORAGE__CREDENTIAL  = "managed-identity"
       SECURE_CACHE_STORAGE__ACCOUNTNAME = azurerm_storage_account.this.name

@@ -116,6 +116,11 @@ resource app 'Microsoft.App/containerApps@2024-03-01' = {
               value: identityClientId
             }
             {
+              // Each replica has one of its own, made anew from the log when the replica is.
+              name: 'SECURE_CACHE_AUDIT__INDEX'
+              value: '${placed}/audit/index.sqlite'
+            }
+            {
               name: 'SECURE_CACHE_STORAGE__CREDENTIAL'
               value: 'managed-identity'
             }
