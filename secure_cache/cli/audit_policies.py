@@ -68,7 +68,8 @@ async def _list(place: LogPlace, as_json: bool) -> None:  # noqa: FBT001 - hande
     for line in _table(versions):
         click.echo(printable(line))
     loosened = sum(version.verdict is Verdict.LOOSENED for version in versions)
-    note(f"{len(versions)} policies, {loosened} of them loosened the one before")
+    policies = "policy" if len(versions) == 1 else "policies"
+    note(f"{len(versions)} {policies}, {loosened} of them loosened the one before")
 
 
 async def _compare(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,12 +69,17 @@ def query_command(  # noqa: PLR0917 - one parameter for each option
     if count or group is not None:
         _print_counts(_counts(place, given, group), as_json=as_json)
         return
-    rows = _entries(place, given, limit=limit, newest_first=newest)
+    # One more than is shown: whoever is not told would take a part for all.
+    rows = iter(_entries(place, given, limit=limit + 1, newest_first=newest))
+    shown = islice(rows, limit)
     if as_json:
-        for row in rows:
+        for row in shown:
             click.echo(inert_json(row))
     else:
-        _print_table(list(rows))
+        _print_table(list(shown))
+    if next(rows, None) is not None:
+        which = "newest" if newest else "oldest"
+        note(f"There are more: these are the {which} {limit}. --limit N shows more.")
 
 
 @click.command("show")
@@ -190,7 +196,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for line in table:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
-    note(f"{len(rows)} entries")
+    note(_counted(len(rows), "entry", "entries"))
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _cell(value: object) -> str:
@@ -206,7 +216,8 @@ def _print_counts(counts: dict[str, Any], *, as_json: bool) -> None:
         value = "(none)" if item["value"] is None else printable(str(item["value"]))
         click.echo(f"{item['entries']:>12,}  {value}")
     if "counts" in counts:
-        note(f"{counts['total']:,} entries, {counts['distinct']:,} groups")
+        entries = _counted(counts["total"], "entry", "entries")
+        note(f"{entries}, {_counted(counts['distinct'], 'group', 'groups')}")
     else:
         click.echo(counts["total"])
 

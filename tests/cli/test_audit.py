@@ -69,6 +69,16 @@ def lines(done):
     return [json.loads(line) for line in done.out.splitlines()]
 
 
+def test_who_is_shown_a_part_is_told_so(audit):
+    for form in ((), ("--json",)):
+        some = audit("query", "--limit", 3, *form)
+        assert some.code == 0
+        assert "There are more: these are the oldest 3. --limit" in some.err
+        assert "newest 3" in audit("query", "--limit", 3, "--newest", *form).err
+        assert "more" not in audit("query", "--limit", len(LEAVES), *form).err
+    assert len(audit("query", "--limit", 3, "--json").out.splitlines()) == 3
+
+
 def test_json_is_one_object_a_line_with_its_index(audit):
     rows = lines(audit("query", "--json", "--limit", 1000))
     assert [row["index"] for row in rows] == list(range(len(LEAVES)))
@@ -102,7 +112,7 @@ def test_the_table_is_for_people_and_inert(audit):
     assert head.split()[:3] == ["index", "time", "event"]
     assert r"\x1b[2J\u202eevil<script>" in row
     assert done.out.replace("\n", "").isprintable()
-    assert done.err == "1 entries\n"
+    assert done.err == "1 entry\n"
     assert audit("query", "--run-id", "nobody").err == "No entry matches.\n"
 
 
