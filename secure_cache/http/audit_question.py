@@ -99,6 +99,15 @@ class Asked:
     def overviews(self) -> Overviews:
         return self._services.audit.overviews()
 
+    def without_blanks(self) -> Mapping[str, list[str]]:
+        """Forgets empty values, which a form sends for its empty fields; gives what is left."""
+        self._given = {
+            name: [value for value in values if value]
+            for name, values in self._given.items()
+            if any(values)
+        }
+        return self._given
+
     def only(self, *names: str) -> None:
         """No parameter but these. Raises: WrongFilter."""
         for name in self._given:

@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from secure_cache.core.access import proved_of
+from secure_cache.http.console.denials import denial_routes
 from secure_cache.http.console.desk import Answer, AnyRequest, Desk, visitor
 from secure_cache.http.console.entry import entry_routes
 from secure_cache.http.console.overview import overview_routes
@@ -41,6 +42,7 @@ class Console:
             *_session_routes(self._desk),
             *overview_routes(self._desk),
             *search_routes(self._desk),
+            *denial_routes(self._desk),
             *entry_routes(self._desk),
             *policy_routes(self._desk),
         ]

@@ -1,5 +1,6 @@
 """Searching the log."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ def search_routes(desk: Desk) -> list[HTTPRouteHandler]:
     @get("/audit/search", include_in_schema=False)
     async def search(request: AnyRequest) -> Answer:
         async def work(asked: Asked) -> Answer:
-            return await _search(desk, request, asked)
+            return await _search(desk, asked)
 
         return await desk.answer(request, work)
 
@@ -47,12 +48,8 @@ def search_routes(desk: Desk) -> list[HTTPRouteHandler]:
     return [search, export]
 
 
-async def _search(desk: Desk, request: AnyRequest, asked: Asked) -> Answer:
-    given = {
-        name: [value for value in values if value]
-        for name, values in request.query_params.dict().items()
-        if any(values)
-    }
+async def _search(desk: Desk, asked: Asked) -> Answer:
+    given = asked.without_blanks()
     filters = {name: values for name, values in given.items() if name in NAMES}
     found: _Shown | None = None
     counts: Any = None
@@ -99,7 +96,7 @@ class _Shown:
 
 
 async def _look(
-    asked: Asked, wanted: Filter, given: dict[str, list[str]], *, newest: bool
+    asked: Asked, wanted: Filter, given: Mapping[str, list[str]], *, newest: bool
 ) -> _Shown:
     """The rows behind one cursor, or the last ones before the other: then looked for backwards."""
     behind, ahead = ("before", "after") if newest else ("after", "before")
@@ -121,7 +118,7 @@ async def _look(
     )
 
 
-def _cursor(given: dict[str, list[str]], name: str) -> int | None:
+def _cursor(given: Mapping[str, list[str]], name: str) -> int | None:
     text = (given.get(name) or [""])[0]
     if not text:
         return None
