@@ -188,6 +188,72 @@ async def test_a_reader_whose_client_sleeps_keeps_nobody_waiting(azurite):
     await account.close()
 
 
+async def test_a_transfer_that_has_begun_waits_for_memory_and_does_not_break(azurite):
+    """To Nx a transfer that breaks is a failed build, whoever holds the memory meanwhile."""
+    account = account_of(azurite, read_ahead_bytes=MIB)
+    store = account.store(shared_container(azurite), "budget-begun/", name="s")
+    body, got = bytes(range(256)) * (12 * KIB), []
+    await upload(store, "a", body, piece=1_000_000)
+
+    async def read_on(chunks) -> None:
+        got.extend([chunk async for chunk in chunks])
+
+    assert account.read_ahead.try_take(MIB)
+    async with store.open("a") as reading, aclosing(reading.chunks()) as chunks:
+        got.append(await anext(chunks))
+        others = 2 * MIB - account.read_ahead.used
+        account.read_ahead.take_needed(others)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_on, chunks)
+            await anyio.sleep(0.2)
+            assert len(got) == 1
+            account.read_ahead.give_back(others)
+    assert b"".join(got) == body
+    assert account.read_ahead.used == MIB
+    assert await store.delete("a")
+    await account.close()
+
+
+async def test_memory_that_never_comes_ends_a_transfer_in_the_end(azurite):
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    timing = Timing(monotonic=lambda: now, sleep=sleep)
+    account = account_of(azurite, read_ahead_bytes=MIB, timing=timing)
+    store = account.store(shared_container(azurite), "budget-never/", name="s")
+    await upload(store, "a", body_of(1, 2 * MIB), piece=1_000_000)
+    assert account.read_ahead.try_take(MIB)
+    async with store.open("a") as reading, aclosing(reading.chunks()) as chunks:
+        await anext(chunks)
+        account.read_ahead.take_needed(2 * MIB - account.read_ahead.used)
+        with pytest.raises(Overloaded):
+            await anext(chunks)
+    assert now > 10
+    assert await store.delete("a")
+    await account.close()
+
+
+async def test_who_waits_for_his_client_holds_no_memory_beyond_the_limit(azurite):
+    account = account_of(azurite, read_ahead_bytes=MIB)
+    store = account.store(shared_container(azurite), "budget-slow/", name="s")
+    await upload(store, "a", body_of(1, 3 * MIB), piece=1_000_000)
+    assert account.read_ahead.try_take(MIB)
+    async with store.open("a") as reading, aclosing(reading.chunks()) as chunks:
+        for _ in range(3):
+            assert len(await anext(chunks)) == 256 * KIB
+            assert account.read_ahead.used == MIB
+    async with store.open("a") as reading:
+        for _ in range(2):
+            async with aclosing(reading.chunks(size=MIB)) as chunks:
+                assert b"".join([chunk async for chunk in chunks]) == body_of(1, 3 * MIB)
+    assert account.read_ahead.used == MIB
+    assert await store.delete("a")
+    await account.close()
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 50)), max_size=60))
 def test_a_budget_never_exceeds_its_bounds(steps):
     budget = ByteBudget(100)

@@ -8,10 +8,10 @@ _HARD: Final = 2
 
 
 class ByteBudget:
-    """Counts bytes. Nobody ever waits for some: whoever gets none does with less.
+    """Counts bytes. Nobody waits for more: whoever gets none does with less.
 
     What a transfer cannot do without is taken even above the limit, up to twice of it; beyond
-    that new bytes are refused.
+    that new bytes are refused, and a download that has begun tries again for a while.
     """
 
     def __init__(self, limit: int) -> None:

@@ -15,7 +15,7 @@ from anyio import CancelScope
 from azure.core import MatchConditions
 from azure.storage.blob import BlobProperties
 
-from secure_cache.model.errors import NotFound, VersionMismatch
+from secure_cache.model.errors import NotFound, Overloaded, VersionMismatch
 from secure_cache.storage.azure_blob.budget import ByteBudget
 from secure_cache.storage.azure_blob.container import Container, info_of, total_size
 from secure_cache.storage.azure_blob.errors import AzureFault, Kind
@@ -26,6 +26,8 @@ Monotonic = Callable[[], float]
 
 FIRST_BYTES: Final = 256 * KIB
 _FIRST_BYTES_IN_NEED: Final = 64 * KIB
+_MEMORY_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.02
 
 
 class AzureReading:
@@ -72,8 +74,7 @@ class AzureReading:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._head = b""
-        self._give_back(self._held)
+        self._drop_head()
         # Of iterators that their reader has left without closing them.
         for ranges in self._begun:
             await ranges.close()
@@ -99,9 +100,17 @@ class AzureReading:
                     ranges.release()
                 chunk = _joined(pieces)
                 at += len(chunk)
+                if at >= len(self._head):
+                    self._drop_head()
                 yield chunk
         finally:
             await ranges.close()
+
+    def _drop_head(self) -> None:
+        """Whoever waits for a slow client holds none of the memory that others need. Who reads
+        from the start again asks for it again."""
+        self._head = b""
+        self._give_back(self._held)
 
     def _give_back(self, count: int) -> None:
         self._budget.give_back(count)
@@ -174,7 +183,7 @@ class _Ranges:
         """
         self.release()
         if not self._ahead:
-            self._begin_one()
+            await self._begin_one()
         current = self._given = self._ahead.popleft()
         while len(self._ahead) < self._pace.step.ahead and self._begin_ahead():
             pass
@@ -204,13 +213,32 @@ class _Ranges:
             with CancelScope(shield=True):
                 await asyncio.gather(*(one.task for one in begun), return_exceptions=True)
 
-    def _begin_one(self) -> None:
+    async def _begin_one(self) -> None:
         """What the reader waits for: as much as there is memory for, and at least a little."""
         size = self._size(self._pace.step.size)
         if not self._budget.try_take(size):
             size = self._size(SMALLEST.size)
-            self._budget.take_needed(size)
+            await self._take_needed(size)
         self._begin(size)
+
+    async def _take_needed(self, size: int) -> None:
+        """A transfer that has begun must not break because others have all the memory: to Nx that
+        is a failed build. What is held beyond the limit is on its way from the storage, and is
+        given back when it has come.
+
+        Raises: Overloaded, in the end.
+        """
+        timing = self._container.calls.timing
+        end = timing.monotonic() + _MEMORY_SECONDS
+        while True:
+            try:
+                self._budget.take_needed(size)
+            except Overloaded:
+                if timing.monotonic() >= end:
+                    raise
+                await timing.sleep(_LOOK_SECONDS)
+            else:
+                return
 
     def _begin_ahead(self) -> bool:
         size = self._size(self._pace.step.size)
