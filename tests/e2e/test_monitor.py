@@ -13,6 +13,8 @@ import threading
 import pytest
 from world.server import Server, cli, command, wait_until
 
+from secure_cache.client.monitor_state import opened_state
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 RULES = """
@@ -150,6 +152,29 @@ def test_what_nobody_expects_is_told_once(server, monitor):
     wait_until(both, "the changes to be told", 30)
 
 
+def test_what_a_key_signed_before_it_was_revoked_raises_no_alarm(server, monitor):
+    store(server, server.token(), "1", "2")
+    (old,) = (key["id"] for key in keys_of(server) if key["kind"] == "entry")
+    size = server.checkpoint()[0]
+    assert cli("keys", "rotate", "--config", server.config).returncode == 0
+    wait_until(lambda: server.checkpoint()[0] > size, "the new key")
+    store(server, server.token(), "3")
+    size = server.checkpoint()[0]
+    assert cli("keys", "revoke", old, "--config", server.config).returncode == 0
+    wait_until(lambda: server.checkpoint()[0] > size, "the revocation")
+    store(server, server.token(), "4")
+
+    found = monitor.alerts("--from", "start", code=1)
+    assert {alert["alert"] for alert in found} == {"keys-changed", "policy-changed"}
+    assert found[-1]["entry"]["detail"]["revoked"] == [old]
+    assert json.loads(monitor.state.read_text())["revoked"] == {old: found[-1]["index"]}
+
+
+def keys_of(server):
+    done = cli("keys", "list", "--json", "--config", server.config)
+    return json.loads(done.stdout)["keys"]
+
+
 def test_a_log_that_was_put_back_is_an_alarm_and_evidence(server, monitor):
     store(server, server.token(), "1")
     server.stop()
@@ -285,6 +310,10 @@ def test_over_its_stores_it_is_the_same(server, monitor):
 def test_mistakes_say_what_is_wrong(server, monitor):
     store(server, server.token(), "1")
     monitor.alerts(code=0)
+    with opened_state(monitor.state):
+        done = monitor()
+        assert done.returncode == 3
+        assert "another monitor" in done.stderr
     state = monitor.state.read_text()
     monitor.state.write_text(state[:-20])
     done = monitor()
