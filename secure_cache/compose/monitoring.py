@@ -18,7 +18,7 @@ from secure_cache.compose.announced import announced_before
 from secure_cache.compose.examining import examine, in_batches
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
 from secure_cache.compose.policy_log import indexes_of
-from secure_cache.compose.signs_of_life import grown_at, stale
+from secure_cache.compose.signs_of_life import grown_at, stale, unseen
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import (
     CorruptObject,
@@ -83,6 +83,9 @@ async def look(
     desk = Desk(outlet, file, clock)
     try:
         return await _Look(place, rules, file, desk, clock)(begin)
+    except Unavailable:
+        await _tell_unseen(rules, file, desk, int(clock()))
+        raise
     except HistoryChanged as error:
         alert = await desk.history_changed(error)
     except (LogInconsistent, CorruptObject) as error:
@@ -94,6 +97,17 @@ async def look(
         await desk.stand([alert])
         told = True
     return Looked(0, 1, broken=alert.sentence, told=told)
+
+
+async def _tell_unseen(rules: WatchRules, file: StateFile, desk: Desk, now: int) -> None:
+    """An outage that lasts is how a log would be held back, too."""
+    with suppress(Unavailable, CorruptObject):
+        state = await anyio.to_thread.run_sync(file.read)
+        if state is None:
+            return
+        limit = rules.max_age_seconds
+        if found := unseen(alive_at=state.alive_at, max_age=limit, now=now):
+            await desk.stand(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,17 @@ async def stale(source: LogSource, *, alive_at: int, max_age: int | None, now: i
         newest = max([newest, *(time for time in times if time <= now + _LEEWAY_SECONDS)])
     if now - newest <= max_age:
         return []
+    return [_stale(newest, "nobody writes, or it is held back")]
+
+
+def unseen(*, alive_at: int, max_age: int | None, now: int) -> list[Alert]:
+    """The alert about a log that cannot be reached, once it is as old as one without a sign of
+    life; or none. As `stale`."""
+    if max_age is None or now - alive_at <= max_age:
+        return []
+    return [_stale(alive_at, "it cannot be reached")]
+
+
+def _stale(newest: int, why: str) -> Alert:
     since = f"of {rfc3339(newest)}" if newest else "of nobody knows when"
-    text = f"The log's newest sign of life is {since}: nobody writes, or it is held back."
-    return [Alert("stale", Severity.ALARM, text)]
+    return Alert("stale", Severity.ALARM, f"The log's newest sign of life is {since}: {why}.")

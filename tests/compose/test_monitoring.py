@@ -8,6 +8,7 @@ from fakes.audit import T0, leaf_of, leaf_of_event, numbered
 from fakes.signed_log import LOG_KEY, ORIGIN, SIGNER, SignedLog
 from fakes.statements import ed25519_signer, public_key, ring_for
 from fakes.witnesses import cosigner_of, policy_of
+from world.server import free_port
 
 from secure_cache.audit.watch import Watch
 from secure_cache.audit.watch_rules import WatchRules
@@ -15,6 +16,7 @@ from secure_cache.audit.watch_signatures import SigningKeys
 from secure_cache.client import monitor_state
 from secure_cache.client.mirror_folder import KEYS, PINS, Pins, put
 from secure_cache.client.monitor_state import StateFile, opened_state
+from secure_cache.client.remote import ServerAddress
 from secure_cache.compose import examining
 from secure_cache.compose.examining import examine
 from secure_cache.compose.log_source import LogPlace
@@ -78,7 +80,7 @@ class Watched:
         if show:
             self.show()
         self.outlet.shown, self.outlet.posted = [], []
-        place = LogPlace(mirror=self.folder, **self.place)
+        place = LogPlace(**{"mirror": self.folder, **self.place})
         rules = WatchRules.parse(self.rules.encode(), name="rules.yaml")
         with opened_state(self.state) as file:
             looked = await look(
@@ -375,6 +377,26 @@ async def test_a_witness_is_a_sign_of_life_but_not_from_the_future(watched):
     assert await watched.look() == []
     cosign(watched, watched.now + 1000 * DAY)
     assert await watched.look() == ["stale"]
+
+
+async def test_a_log_that_cannot_be_reached_for_long_is_stale_too(watched):
+    watched.rules += "max_age: 1d\n"
+    watched.add(entry(4, stored_at=NOW))
+    await watched.look()
+    watched.place = {"mirror": None, "server": ServerAddress(f"http://127.0.0.1:{free_port()}")}
+    for later, shown, posted in ((0, [], []), (DAY + 1, STALE, STALE), (0, STALE, [])):
+        watched.now += later
+        with pytest.raises(Unavailable):
+            await watched.look()
+        assert [alert["alert"] for alert in watched.outlet.shown] == shown
+        assert watched.posted == posted
+    watched.place = {}
+    watched.add(entry(5))
+    assert await watched.look() == []
+    assert watched.remembered["standing"] == {}
+
+
+STALE = ["stale"]
 
 
 # Keys ---------------------------------------------------------------------------------------------
