@@ -4,7 +4,7 @@ import anyio
 import pytest
 from fakes.azure import azure_store
 from world.fault_proxy import FaultProxy
-from world.wire_faults import Answer, FlipRequestBit, Hang, LoseAnswer, Reset, azure_error
+from world.wire_faults import Answer, FlipRequestBit, Hang, Hold, LoseAnswer, Reset, azure_error
 
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import (
@@ -14,6 +14,7 @@ from secure_cache.model.errors import (
     StorageUnavailable,
     VersionMismatch,
 )
+from secure_cache.storage.azure_blob.upload import BLOCK_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -279,6 +280,22 @@ async def test_an_immutable_object_that_exists_exists(store, proxy):
     proxy.when(azure_error(409, "BlobImmutableDueToPolicy"), method="PUT")
     with pytest.raises(AlreadyExists):
         await store.create("a", b"y")
+
+
+async def test_an_upload_of_which_a_write_was_given_up_is_never_committed(store, proxy):
+    """The block that waited for its turn was hashed, and is not stored: what remains is shorter
+    than its digest says."""
+    rule = proxy.when(Hold(), comp="block")
+    async with store.begin_upload("a") as incoming:
+        with anyio.move_on_after(1.0) as scope:
+            await incoming.write(bytes(5 * BLOCK_BYTES))
+        assert scope.cancelled_caught
+        rule.release()
+        with pytest.raises(StorageUnavailable, match="given up"):
+            await incoming.commit(size=incoming._written)
+    with pytest.raises(NotFound):
+        await store.head("a")
+    assert store._uploads.used == 0
 
 
 async def test_a_cancelled_upload_leaves_no_task_and_no_memory(store, proxy):

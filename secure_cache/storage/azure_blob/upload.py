@@ -21,7 +21,12 @@ from azure.storage.blob import BlobBlock
 from azure.storage.blob.aio import BlobClient
 
 from secure_cache.model.digest import Digest
-from secure_cache.model.errors import AlreadyExists, DigestMismatch, SecureCacheError
+from secure_cache.model.errors import (
+    AlreadyExists,
+    DigestMismatch,
+    SecureCacheError,
+    StorageUnavailable,
+)
 from secure_cache.storage.azure_blob.budget import ByteBudget
 from secure_cache.storage.azure_blob.container import NONCE_FIELD, Container
 from secure_cache.storage.azure_blob.errors import AzureFault, Kind
@@ -190,6 +195,9 @@ class AzureUpload:
             data = await self._take_hashed()
             await self._places.acquire()
         except BaseException:
+            # What was taken is neither stored nor in the buffer any more.
+            self._failure = StorageUnavailable(f"{self._name}: a write was given up")
+            self._failure.applied = False
             self._budget.give_back(reserved)
             raise
         block = block_id(self._nonce, len(self._blocks))
