@@ -391,7 +391,7 @@ async def test_a_log_that_cannot_be_reached_for_long_is_stale_too(watched):
         assert [alert["alert"] for alert in watched.outlet.shown] == shown
         assert watched.posted == posted
     watched.place = {}
-    watched.add(entry(5))
+    watched.add(entry(5, stored_at=watched.now))
     assert await watched.look() == []
     assert watched.remembered["standing"] == {}
 
