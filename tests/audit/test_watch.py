@@ -17,7 +17,7 @@ from fakes.audit import (
     numbered,
     writer,
 )
-from fakes.statements import ENTRY, ed25519_signer, ring_for
+from fakes.statements import ENTRY, ed25519_signer, entries, ring_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -262,14 +262,14 @@ _entries = st.builds(
 
 
 @given(st.lists(_rule, min_size=1, max_size=4), st.lists(_entries, min_size=1, max_size=6))
-def test_what_no_rule_covers_is_told_and_nothing_else_is(rules, entries):
+def test_what_no_rule_covers_is_told_and_nothing_else_is(rules, stored):
     text = json.dumps({"version": 1, "expect": rules, "ignore": sorted(IGNORABLE)})
-    found = judge(a_watch(text.encode()), [leaf_of(entry) for entry in entries])
+    found = judge(a_watch(text.encode()), [leaf_of(entry) for entry in stored])
     told = {alert.index for alert in found}
     assert {alert.alert for alert in found} <= _UNEXPECTED
     assert told == {
         index
-        for index, entry in enumerate(entries)
+        for index, entry in enumerate(stored)
         if not any(plainly_expected(rule, entry) for rule in rules)
     }
 
@@ -282,6 +282,27 @@ def test_both_ways_of_reading_find_the_same(choices):
     for index, leaf in enumerate(leaves, 5):
         watch.examiner().examine_strictly(index, leaf, strict)
     assert quick == strict
+
+
+@given(entries())
+def test_any_entry_at_all_is_judged(entry):
+    leaves = [leaf_of(entry)]
+    known = {"policies": [entry.policy_sha256]}
+    keys = SigningKeys(ring_for(SIGNER, not_before=0))
+    assert codes(a_watch(keys=keys, **known), leaves) == []
+    rules = b"version: 1\nexpect: [{ name: a, issuer: '*', subject: nobody at all }]\n"
+    assert codes(a_watch(rules, keys, **known), leaves) == ["unexpected-writer"]
+    assert codes(a_watch(keys=keys), leaves) in ([], ["unknown-policy"])
+
+
+GOOD = leaf_of(numbered(1))
+
+
+@given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
+def test_a_changed_byte_anywhere_in_an_entry_is_told(at, change):
+    leaf = GOOD[:at] + bytes([GOOD[at] ^ change]) + GOOD[at + 1 :]
+    assert set(codes(a_watch(), [leaf])) & {"unreadable", "bad-signature"}
+    assert codes(a_watch(), [GOOD]) == []
 
 
 def test_an_entry_beyond_ascii_is_judged_like_any_other():

@@ -195,7 +195,8 @@ def test_a_log_that_was_put_back_is_an_alarm_and_evidence(server, monitor):
     assert json.loads(monitor.state.read_text())["standing"].keys() == {alert["id"]}
     store(server, server.token(), "5", "6", "7", "8", "9")
     # A webhook that is down makes no outage of it.
-    (alert,) = monitor.alerts(code=5, SECURE_CACHE_MONITOR_WEBHOOK="http://127.0.0.1:9/x")
+    environment = {"SECURE_CACHE_MONITOR_WEBHOOK": "http://127.0.0.1:9/x"}
+    (alert,) = monitor.alerts("--follow", "1s", code=5, **environment)
     assert "contradict" in alert["sentence"]
     # One more pair of checkpoints; what was found first is still there.
     (other,) = set(evidence.iterdir()) - {pair}
