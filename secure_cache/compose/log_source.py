@@ -5,7 +5,7 @@ whose digest the log itself announced.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from secure_cache.client.log_folder import LogFolder
 from secure_cache.client.mirror_folder import KEYS, POLICIES, read_pins
 from secure_cache.client.remote import ServerAddress
 from secure_cache.compose.offline import open_offline
-from secure_cache.compose.stores import Stores, open_stores, opened
+from secure_cache.compose.stores import open_stores, opened
 from secure_cache.compose.witnessing import log_reader
 from secure_cache.model.clock import Clock
 from secure_cache.model.digest import Digest
@@ -31,6 +31,7 @@ from secure_cache.model.strict_json import load_strict_object
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
 from secure_cache.storage import layout
+from secure_cache.storage.ports import ObjectReader
 from secure_cache.tlog.fetched import CHECKPOINT, FetchedLog, Trust, advised, require_follows
 from secure_cache.tlog.note import Ed25519Verifier, Verifier
 from secure_cache.tlog.ports import VerifiedLog
@@ -255,9 +256,7 @@ async def _stores(
     async with opened(open_stores(settings.storage)) as stores:
         published = log_reader(stores, signer)
 
-        async def policy_text(sha256: str) -> bytes:
-            return await _stored_policy(stores, sha256)
-
+        policies = StoredPolicies(stores.state)
         files = store_fetch(stores.tiles, stores.pending)
 
         async def fetch(path: str) -> bytes:
@@ -275,18 +274,51 @@ async def _stores(
             fetch=fetch,
             ring_for=ring_for,
             ring=ring,
-            policy_text=policy_text,
+            policy_text=policies.text,
             remedy=DAMAGED_STORE,
         )
 
 
-async def _stored_policy(stores: Stores, sha256: str) -> bytes:
-    names = [info.name async for info in stores.state.list(layout.POLICY_PREFIX)]
-    for name in reversed(names):
-        data = (await stores.state.get(name, max_bytes=MAX_POLICY_TEXT_BYTES)).data
-        if str(Digest.of(data)) == sha256:
-            return data
-    raise NotFound(f"the policy {sha256} is not kept")
+class StoredPolicies:
+    """The texts of policies in the `state` store, by their digests: what is kept there is believed
+    in nothing else. Each is read once, the newest first; whoever asks for all of them reads each
+    a second time and no more.
+
+    Args:
+        state: the store.
+    """
+
+    def __init__(self, state: ObjectReader) -> None:
+        self._state = state
+        self._names: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._unread: list[str] = []
+
+    async def text(self, sha256: str) -> bytes:
+        """Raises: NotFound, CorruptObject (it changed meanwhile), StorageUnavailable."""
+        for look_again in (True, False):
+            while sha256 not in self._names and self._unread:
+                await self._read(self._unread.pop())
+            if sha256 in self._names:
+                stored = await self._get(self._names[sha256])
+                return _checked(stored, sha256)
+            if look_again:
+                await self._list()
+        raise NotFound(f"the policy {sha256} is not kept")
+
+    async def _list(self) -> None:
+        async for info in self._state.list(layout.POLICY_PREFIX):
+            if info.name not in self._seen:
+                self._seen.add(info.name)
+                self._unread.append(info.name)
+
+    async def _read(self, name: str) -> None:
+        # One that cannot be read must not hide the others.
+        with suppress(NotFound, CorruptObject):
+            self._names[str(Digest.of(await self._get(name)))] = name
+
+    async def _get(self, name: str) -> bytes:
+        return (await self._state.get(name, max_bytes=MAX_POLICY_TEXT_BYTES)).data
 
 
 def parse_vkeys(data: bytes, *, where: str) -> tuple[Ed25519Verifier, ...]:
