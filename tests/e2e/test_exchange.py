@@ -6,47 +6,13 @@ import time
 
 import pytest
 from fakes.issuer import Issuer
+from world.github_ci import AUDIENCE, MAIN, PULL_REQUEST, trust_ci
 from world.server import wait_until
 
 pytestmark = pytest.mark.every_storage
 
-POLICY = """
-issuers:
-  ci:
-    preset: github
-    iss: {iss}
-    jwks_url: {jwks_url}
-    allow_private: true
-    pin: {{ repository_owner_id: "65" }}
-"""
-PROJECT = """
-projects:
-  mono:
-    issuers: [ci]
-    ruleset: standard
-    match: { repository_id: "74" }
-"""
-MAIN = {
-    "repository_owner_id": "65",
-    "repository_id": "74",
-    "repository": "octo/mono",
-    "ref": "refs/heads/main",
-    "ref_type": "branch",
-    "ref_protected": "true",
-    "event_name": "push",
-    "sub": "repo:octo/mono:ref:refs/heads/main",
-}
-PULL_REQUEST = MAIN | {
-    "ref": "refs/pull/5/merge",
-    "ref_protected": "false",
-    "event_name": "pull_request",
-    "head_ref": "feature",
-    "base_ref": "main",
-    "sub": "repo:octo/mono:pull_request",
-}
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
-AUDIENCE = "https://secure-cache.localhost"
 
 
 @pytest.fixture
@@ -59,13 +25,7 @@ def issuer():
 @pytest.fixture
 def server(make_server, issuer):
     made = make_server()
-    more = POLICY.format(iss=issuer.iss, jwks_url=issuer.jwks_url)
-
-    def trust(text):
-        assert "\nissuers:\n" in text
-        return text.replace("\nissuers:\n", more).replace("\nprojects:\n", PROJECT)
-
-    made.edit_policy(trust)
+    trust_ci(made, issuer)
     return made.start()
 
 

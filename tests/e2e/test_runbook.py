@@ -18,6 +18,7 @@ import httpx
 import pytest
 from fakes.issuer import Issuer
 from interop.go_tool import go_tool, run_tool
+from world.github_ci import MAIN, PULL_REQUEST, trust_ci
 from world.server import Server, command, wait_until
 from world.workers import a_client_of_each_worker, worker_of
 
@@ -32,42 +33,7 @@ BLOCKS = dict(
 LONGEST_SECONDS = 30
 QUIET_SECONDS = 2
 
-POLICY = """
-issuers:
-  ci:
-    preset: github
-    iss: {iss}
-    jwks_url: {jwks_url}
-    allow_private: true
-    pin: {{ repository_owner_id: "65" }}
-"""
-PROJECT = """
-projects:
-  mono:
-    issuers: [ci]
-    ruleset: standard
-    match: { repository_id: "74" }
-"""
-MAIN = {
-    "aud": "https://secure-cache.localhost",
-    "repository_owner_id": "65",
-    "repository_id": "74",
-    "repository": "octo/mono",
-    "ref": "refs/heads/main",
-    "ref_type": "branch",
-    "ref_protected": "true",
-    "event_name": "push",
-}
-GOOD = MAIN | {"sub": "repo:octo/mono:ref:refs/heads/main"}
 BAD = MAIN | {"sub": "repo:octo/mono:environment:deploy"}
-PULL_REQUEST = MAIN | {
-    "ref": "refs/pull/5/merge",
-    "ref_protected": "false",
-    "event_name": "pull_request",
-    "head_ref": "feature",
-    "base_ref": "main",
-    "sub": "repo:octo/mono:pull_request",
-}
 
 
 class Site:
@@ -78,16 +44,13 @@ class Site:
         quick = {"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}
         first = Server(folder / "first", workers=2, storage=storage, environment=dict(quick))
         second = Server(folder / "second", workers=2, replica_of=first, environment=dict(quick))
-        more = POLICY.format(iss=issuer.iss, jwks_url=issuer.jwks_url)
-        first.edit_policy(
-            lambda text: text.replace("\nissuers:\n", more).replace("\nprojects:\n", PROJECT)
-        )
+        trust_ci(first, issuer)
         # Each replica keeps an index of its own.
         for number, server in enumerate((first, second)):
             server.environment["SECURE_CACHE_LOCAL_TIER__PATH"] = str(folder / f"tier{number}")
             server.environment["SECURE_CACHE_AUDIT__INDEX"] = str(folder / f"index{number}.sqlite")
         self.replicas = [first.start(), second.start()]
-        self.good, self.bad = issuer.token(**GOOD), issuer.token(**BAD)
+        self.good, self.bad = issuer.token(**MAIN), issuer.token(**BAD)
         self.pull_request = issuer.token(**PULL_REQUEST)
         # Got before the alarm, and longer lived than the token of the CI.
         self.session = exchanged(self.first, issuer.token(**BAD))
@@ -305,7 +268,7 @@ def tell_the_story(site: Site, keys: list[str]) -> None:
         mine = [row for row in rows if row.get("key") == key]
         stored = [row for row in mine if row["event"] == "stored"]
         (removed,) = [row for row in mine if row["event"] == "removed"]
-        assert [row["subject"] for row in stored] == [BAD["sub"], GOOD["sub"]]
+        assert [row["subject"] for row in stored] == [BAD["sub"], MAIN["sub"]]
         assert stored[0]["index"] < policy < stored[1]["index"]
         assert removed["entry_id"] == stored[0]["entry_id"]
         assert removed["detail"]["line"] == "revocation incident-1"

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 from fakes.issuer import Issuer
+from world.github_ci import MAIN, trust_ci
 from world.server import Server, wait_until
 
 HOSTILE = (
@@ -14,31 +15,6 @@ HOSTILE = (
     "=HYPERLINK(1)",
     "ᚠ日本語😀",
 )
-CI = """
-issuers:
-  ci:
-    preset: github
-    iss: {iss}
-    jwks_url: {jwks_url}
-    allow_private: true
-    pin: {{ repository_owner_id: "65" }}
-"""
-PROJECT = """
-projects:
-  mono:
-    issuers: [ci]
-    ruleset: standard
-    match: { repository_id: "74" }
-"""
-MAIN = {
-    "repository_owner_id": "65",
-    "repository_id": "74",
-    "repository": "octo/mono",
-    "ref": "refs/heads/main",
-    "ref_type": "branch",
-    "ref_protected": "true",
-    "event_name": "push",
-}
 SIGN_IN = """
   await page.goto(input.url + "/audit/");
   await page.waitForURL("**/audit/sign-in");
@@ -53,15 +29,12 @@ def console_server(folder):
     """A server and an auditor's token. The log has an opening, policies, and entries of a branch,
     of a pull request and of writers whose claims are hostile."""
     with Issuer() as issuer:
-        issuer.claims = {"aud": "https://secure-cache.localhost"} | MAIN
+        issuer.claims = MAIN
         server = Server(
             folder,
             environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"},
         )
-        more = CI.format(iss=issuer.iss, jwks_url=issuer.jwks_url)
-        server.edit_policy(
-            lambda text: text.replace("\nissuers:\n", more).replace("\nprojects:\n", PROJECT)
-        )
+        trust_ci(server, issuer)
         server.start()
         main, pull_request = server.token(), server.token(pr=7)
         for number in range(20):
