@@ -1,13 +1,17 @@
 """Pages of the console for odd entries, odd witnesses and odd text."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from secure_cache.audit.auditor import Details
 from secure_cache.audit.quick import read_leaf
+from secure_cache.http.console.charts import drawings
 from secure_cache.http.console.entry import entry_view
-from secure_cache.http.console.render import Renderer, moment, visible
+from secure_cache.http.console.render import Renderer, cut, lines, moment, plainly, visible, whole
 from secure_cache.http.console.session import SessionCookie, Visitor, require_same_origin
 from secure_cache.model.errors import Denied, InvalidToken
+from secure_cache.policy.graph import NamespaceGraph, Node
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.merkle import leaf_hash
 from secure_cache.tlog.tlog_proof import TlogProof
@@ -35,6 +39,29 @@ def test_text_from_outside_is_seen_whole_and_does_nothing():
     assert "\u202e" not in shown
     assert shown.count("x") >= 200
     assert "<summary>" in shown
+
+
+@pytest.mark.parametrize(
+    "character", ["\u202e", "\u2066", "\u200b", "\x1b", "\u2028", "\u3164", "\ufe0f"]
+)
+@pytest.mark.parametrize("form", [visible, cut, whole, plainly, lines])
+def test_what_is_not_seen_is_written_out_in_every_form(form, character):
+    """Also in titles, labels and drawings, where no markup can stand."""
+    shown = str(form(f"a{character}b"))
+    assert character not in shown
+    assert f"\\u{ord(character):04x}" in shown
+
+
+def test_a_name_in_a_drawing_is_short_and_escaped_once():
+    assert plainly("<b>" + "x" * 100, 34) == "<b>" + "x" * 31 + "…"
+    node = Node("a\u202e:<b>", "a\u202e", "role", "any", None)
+    graph = NamespaceGraph(nodes=(node,), edges=(), cut=False)
+    view = SimpleNamespace(policy_sha256="0" * 64, graph=graph, distinct=0, seen=())
+    page = Renderer("/audit").page(
+        "namespaces", page="namespaces", view=view, drawings=drawings(graph), left=1, right=2
+    )
+    assert b"a\\u202e:&lt;b&gt;</text>" in page.content
+    assert "\u202e" not in page.content.decode()
 
 
 def by(*headers, scheme="http"):

@@ -4,7 +4,7 @@ import anyio
 import pytest
 from fakes.app_world import AppWorld
 from fakes.audit_desk import FAST, stored
-from fakes.console_visitor import visiting
+from fakes.console_visitor import visiting, why
 
 from secure_cache.http.console.overview import Shared
 from secure_cache.model.errors import StorageUnavailable
@@ -51,6 +51,26 @@ async def test_pages_lead_forth_and_back_over_the_same_entries(world, order):
         every = [number for page in forth for number in numbers(page)]
         assert every == sorted(every, reverse=order == "newest")
         assert len(set(every)) == 110
+
+
+async def test_a_wrong_question_says_which_and_shows_nothing(world):
+    async with visiting(world) as visitor:
+        for query, says in (
+            ("subjct=x", "no parameter 'subjct'"),
+            ("limit=5", "no parameter 'limit'"),
+            ("order=upwards", "order: one of newest, oldest"),
+            ("order=newest&order=oldest", "order: exactly one value"),
+            ("group=colour", "group: one of"),
+            ("after=x", "after: a whole number"),
+            ("before=-1", "before: a whole number"),
+            ("tier=root", "tier"),
+        ):
+            answer = await visitor.visit(f"search?{query}")
+            assert answer.status_code == 400, query
+            assert says in why(answer), (query, why(answer))
+            assert 'id="found"' not in answer.text, query
+        for query in ("tier=&subject=&order=newest&group=", "tier=trusted&tier=candidate"):
+            assert (await visitor.visit(f"search?{query}")).status_code == 200, query
 
 
 async def test_many_who_look_at_once_cost_one_look():

@@ -1,5 +1,6 @@
 """From a view to a page: escaped, and with headers that let it load nothing from elsewhere."""
 
+from base64 import b64encode
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
@@ -64,6 +65,7 @@ class Renderer:
             moment=moment,
             query=query,
             number=number,
+            base64=lambda data: b64encode(data).decode(),
             short=short,
         )
         folder = files("secure_cache.http.console") / "static"

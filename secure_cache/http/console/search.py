@@ -20,6 +20,7 @@ from secure_cache.model.errors import WrongFilter
 
 _ROWS = 50
 _GROUPS_SHOWN = 50
+_ORDERS = ("newest", "oldest")
 _FIRST = ("namespace", "tier", "key", "digest", "subject", "event", "since", "until")
 """The fields that are always seen; the others are behind "more"."""
 _FILTER_OF = {"namespace": "namespace", "rule": "rule", "project": "project", "tier": "tier"}
@@ -54,18 +55,19 @@ async def _search(desk: Desk, asked: Asked) -> Answer:
     found: _Shown | None = None
     counts: Any = None
     wrong: str | None = None
-    group = (given.get("group") or [""])[0]
-    newest = (given.get("order") or ["newest"])[0] != "oldest"
+    group, newest = "", True
     try:
         # A filter that is misspelt in a link must not show everything.
         asked.only(*NAMES, "group", "order", "after", "before")
+        newest = asked.choice("order", asked.one("order", "newest"), _ORDERS) == "newest"
+        group = asked.one("group", "")
+        if group:
+            asked.choice("group", group, tuple(GROUPS))
         wanted = Filter.parse(filters)
         found = await _look(asked, wanted, given, newest=newest)
         asked.answered = len(found.rows)
         if group:
-            counts = await asked.auditor().count_by(
-                asked.choice("group", group, tuple(GROUPS)), wanted, limit=_GROUPS_SHOWN
-            )
+            counts = await asked.auditor().count_by(group, wanted, limit=_GROUPS_SHOWN)
     except WrongFilter as error:
         wrong = sentence(error)
     return desk.pages.page(
@@ -79,6 +81,7 @@ async def _search(desk: Desk, asked: Asked) -> Answer:
         wrong_field=None if wrong is None else wrong.partition(":")[0],
         found=found,
         order="newest" if newest else "oldest",
+        orders=_ORDERS,
         group=group,
         groups=tuple(GROUPS),
         group_filter=_FILTER_OF.get(group),
@@ -103,8 +106,8 @@ async def _look(
     back = ahead in given and behind not in given
     page = PageRequest(
         limit=_ROWS,
-        after=_cursor(given, "after"),
-        before=_cursor(given, "before"),
+        after=asked.number("after", None),
+        before=asked.number("before", None),
         newest_first=newest is not back,
     )
     answer = await asked.auditor().query(wanted, page)
@@ -116,12 +119,3 @@ async def _look(
         previous={ahead: rows[0].number} if (answer.more if back else behind in given) else None,
         following={behind: rows[-1].number} if back or answer.more else None,
     )
-
-
-def _cursor(given: Mapping[str, list[str]], name: str) -> int | None:
-    text = (given.get(name) or [""])[0]
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise WrongFilter(f"{name}: the index of an entry")
-    return int(text)
