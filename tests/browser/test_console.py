@@ -55,6 +55,10 @@ def test_every_page_works_and_is_for_everybody(console):
       await page.goto(input.url + path);
       if (path.includes("/entries/") && !path.includes("99999"))
         await page.waitForSelector("#verification[data-result]");
+      // What opens is looked at open.
+      await page.evaluate(() => {
+        for (const part of document.querySelectorAll("details")) part.open = true;
+      });
       const bad = (await axe()).filter((v) => ["serious", "critical"].includes(v.impact));
       found[`${path} ${scheme}`] = { bad, h1: await page.locator("h1").count() };
       if (input.shots) {
@@ -67,6 +71,9 @@ def test_every_page_works_and_is_for_everybody(console):
   const wide = [];
   for (const path of input.paths) {
     await page.goto(input.url + path);
+    await page.evaluate(() => {
+      for (const part of document.querySelectorAll("details")) part.open = true;
+    });
     const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     if (over > 0) wide.push([path, over]);
     if (input.shots) {

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from anyio import to_thread
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
@@ -49,6 +50,7 @@ async def _denials(desk: Desk, asked: Asked) -> Answer:
     seen: DenialsSeen | None = None
     rows: list[_Row] = []
     wanted: dict[str, str] = {}
+    choices: dict[str, list[str]] = {name: [] for name in Denial._fields}
     groups, wrong, total = _BY, None, 0
     try:
         asked.only("since", "until", "group", *Denial._fields)
@@ -56,9 +58,8 @@ async def _denials(desk: Desk, asked: Asked) -> Answer:
         groups = asked.several("group", GROUPS, _BY)
         wanted = {name: _value(asked, name) for name in Denial._fields if name in given}
         seen = await desk.services.denials.between(since, until)
-        cells = [cell for cell in seen.cells if _is(cell, wanted)]
-        rows = _grouped(seen, cells, groups)
-        total = sum(cell.count for cell in cells)
+        # Tens of thousands of counts, at most: not where builds wait for each other.
+        rows, total, choices = await to_thread.run_sync(_told, seen, wanted, groups)
         asked.answered = len(rows)
     except WrongFilter as error:
         wrong = sentence(error)
@@ -73,13 +74,21 @@ async def _denials(desk: Desk, asked: Asked) -> Answer:
         wanted=wanted,
         span={name: given[name][0] for name in ("since", "until") if name in given},
         fields=Denial._fields,
-        choices=_choices(seen, wanted),
+        choices=choices,
         groups=groups,
         all_groups=GROUPS,
         reasons=dict(_reasons(SecureCacheError)),
         wrong=wrong,
         longest_days=MAX_SPAN_SECONDS // _DAY_SECONDS,
     )
+
+
+def _told(
+    seen: DenialsSeen, wanted: dict[str, str], groups: tuple[str, ...]
+) -> tuple[list[_Row], int, dict[str, list[str]]]:
+    cells = [cell for cell in seen.cells if _is(cell, wanted)]
+    total = sum(cell.count for cell in cells)
+    return _grouped(seen, cells, groups), total, _choices(seen, wanted)
 
 
 def _value(asked: Asked, name: str) -> str:
@@ -104,12 +113,12 @@ def _grouped(seen: DenialsSeen, cells: list[DenialCell], groups: tuple[str, ...]
     return [_Row(values, count, round(100 * count / most, 2)) for values, count in found]
 
 
-def _choices(seen: DenialsSeen | None, wanted: dict[str, str]) -> dict[str, list[str]]:
+def _choices(seen: DenialsSeen, wanted: dict[str, str]) -> dict[str, list[str]]:
     """For each kind what occurs, the most frequent of it, and what is asked for in any case."""
     found: dict[str, list[str]] = {}
     for place, name in enumerate(Denial._fields):
         counts: Counter[str] = Counter()
-        for cell in seen.cells if seen else ():
+        for cell in seen.cells:
             counts[cell.denial[place]] += cell.count
         values = {value for value, _ in counts.most_common(_CHOICES)} | {wanted.get(name, "")}
         found[name] = sorted(values - {""})
