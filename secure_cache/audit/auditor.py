@@ -41,6 +41,9 @@ _Result = TypeVar("_Result")
 _THREADS = 2
 """So many questions are answered at once; others wait. Requests of the cache have other threads."""
 _EXPORT_ROWS = 500
+_MAX_ABOUT = 100
+_REMEMBERED = 16_384
+"""Events whose signatures were verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Auditor:
         self._records = records
         self._ring = ring
         self._threads = anyio.CapacityLimiter(_THREADS)
+        self._ours: set[int] = set()
 
     async def query(self, wanted: Filter, page: PageRequest) -> Page:
         """Raises: WrongFilter."""
@@ -214,7 +218,8 @@ class Auditor:
             raise NotFound(f"entry {index} is no statement") from error
 
     async def policies(self, sha256: str | None = None) -> list[PolicyInForce]:
-        """The history of policies, or of one of them, the first event first.
+        """The history of policies, or of one of them, the first event first. An event that no key
+        of the ring ever signed is left out: whoever can append must not rewrite it.
 
         Raises: WrongFilter: `sha256` is no digest.
         """
@@ -222,7 +227,7 @@ class Auditor:
         given = {} if sha256 is None else {"policy_sha256": [sha256]}
         wanted = Filter.parse({"event": ["policy"], **given})
         async for rows in self.export(wanted, PageRequest()):
-            found += [await self._in_force(row) for row in rows]
+            found += [await self._in_force(row) for row in rows if await self._was_ours(row.number)]
         return found
 
     async def indexed(self) -> int:
@@ -239,6 +244,20 @@ class Auditor:
             "origin": published.origin,
             "root": state.edge.root().hex(),
         }
+
+    async def _was_ours(self, index: int) -> bool:
+        """Whether a key of the ring signed an entry, also one that was revoked since."""
+        if self._ring is None or index in self._ours:
+            return True
+        leaf = await self._log.entry(index)
+        try:
+            verify_statement(leaf, self._ring().before_revocations())
+        except CorruptObject:
+            # Not remembered: keys may have been changed a moment ago.
+            return False
+        if len(self._ours) < _REMEMBERED:
+            self._ours.add(index)
+        return True
 
     async def _in_force(self, row: Row) -> PolicyInForce:
         detail = json.loads(row.detail or "{}")
@@ -280,8 +299,14 @@ class Auditor:
             )
 
     async def _events_about(self, entry_id: str) -> tuple[Row, ...]:
+        """Those that a key of ours signed; so many at most."""
         given = {"entry_id": [entry_id], "event": ["quarantined", "removed"]}
-        return (await self.query(Filter.parse(given), PageRequest())).rows
+        found: list[Row] = []
+        async for rows in self.export(Filter.parse(given), PageRequest()):
+            found += [row for row in rows if await self._was_ours(row.number)]
+            if len(found) >= _MAX_ABOUT:
+                break
+        return tuple(found[:_MAX_ABOUT])
 
     def _signature(self, row: Row, leaf: bytes) -> Signature | None:
         if self._ring is None or row.keyid is None:

@@ -2,7 +2,8 @@
 
 import pytest
 from fakes.app_world import POLICY
-from fakes.audit import T0, ListedLog, leaf_of_event
+from fakes.audit import SIGNER, T0, ListedLog, leaf_of_event
+from fakes.statements import ed25519_signer, ring_for
 
 from secure_cache.audit import policy_history
 from secure_cache.audit.auditor import Auditor
@@ -15,6 +16,7 @@ from secure_cache.policy.cases import load_cases
 from secure_cache.policy.past import Verdict
 from secure_cache.policy.text_diff import LineKind
 from secure_cache.provenance.event import PolicyTookEffect
+from secure_cache.provenance.keys import KeyStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +82,29 @@ async def tell(tmp_path):
 
 def verdicts(versions):
     return [version.verdict for version in versions]
+
+
+async def test_what_no_key_of_ours_signed_is_no_policy_that_was_in_force(tmp_path):
+    """Whoever can write where the log's batches wait can append an event that names an older one.
+    Where the ring lags behind, or the key was revoked since, what is ours stays."""
+    digests = [Digest.of(b"one"), Digest.of(b"two")]
+    events = [PolicyTookEffect(digests[0], 1, None), PolicyTookEffect(digests[1], 2, digests[0])]
+    leaves = [leaf_of_event(event, T0 + event.number) for event in events]
+    forged = PolicyTookEffect(digests[0], 3, digests[1])
+    log = ListedLog([*leaves, leaf_of_event(forged, T0 + 9, ed25519_signer(9))])
+    rings = [ring_for(SIGNER)]
+    index = AuditIndex.open(tmp_path / "index.sqlite", segment=16)
+    await index.catch_up(log)
+    auditor = Auditor(
+        index=index, log=log, policy=lambda: None, clock=lambda: T0, ring=lambda: rings[0]
+    )
+    assert [found.number for found in await auditor.policies()] == [1, 2]
+    assert [found.index for found in await auditor.policies(str(digests[0]))] == [0]
+    rings[0] = ring_for(SIGNER, status=KeyStatus.REVOKED)
+    assert [found.number for found in await auditor.policies()] == [1, 2]
+    rings[0] = ring_for(ed25519_signer(9))
+    assert [found.number for found in await auditor.policies()] == [1, 2, 3]
+    index.close()
 
 
 async def test_a_broken_policy_breaks_no_page(tell):

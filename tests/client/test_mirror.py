@@ -31,7 +31,7 @@ from secure_cache.model.errors import (
     StorageUnavailable,
     Unavailable,
 )
-from secure_cache.provenance.event import KeysChanged, PolicyTookEffect
+from secure_cache.provenance.event import EntryQuarantined, KeysChanged, PolicyTookEffect
 from secure_cache.provenance.keys import KeyRing, KeyStatus, ring_of
 from secure_cache.tlog.checkpoint import Checkpoint, sign_checkpoint
 from secure_cache.tlog.contradiction import Contradiction
@@ -288,6 +288,18 @@ async def test_a_policy_that_no_key_of_ours_signed_is_not_in_force(tmp_path):
     async with mirror_audit(folder, clock=time.time) as audit:
         details = await audit.auditor.details(199)
     assert (details.presence.state, details.presence.line) == ("revoked", "revocation one")
+
+
+async def test_what_no_key_of_ours_signed_is_not_told_of_an_entry(tmp_path):
+    log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
+    said = EntryQuarantined.of(numbered(5), reason="a bit")
+    log.leaves += [leaf_of_event(said, signer=STRANGER) for _ in range(120)]
+    log.leaves.append(leaf_of_event(said, signer=log.entry_signer))
+    log.publish()
+    await mirror_of(log, folder)
+    async with mirror_audit(folder, clock=time.time) as audit:
+        details = await audit.auditor.details(5)
+    assert [row.number for row in details.about] == [130]
 
 
 # keys that change
