@@ -13,6 +13,7 @@ import click
 
 from secure_cache.audit.forms import inert_json
 from secure_cache.audit.watch_rules import MAX_RULES_BYTES, WatchRules
+from secure_cache.cli.audit_query import Progress
 from secure_cache.cli.boundary import Exit, complain, note
 from secure_cache.cli.options import DURATION
 from secure_cache.cli.source_options import source_options
@@ -83,7 +84,16 @@ def monitor_command(
         raise click.UsageError(f"a secret, and no webhook: give --webhook-file or {WEBHOOK}")
     outlet = _Outlet(url, secret, place)
     with opened_state(state) as file:
-        once = partial(look, place, compiled, file, outlet, begin=begin, clock=system_clock)
+        once = partial(
+            look,
+            place,
+            compiled,
+            file,
+            outlet,
+            begin=begin,
+            clock=system_clock,
+            progress=Progress("judging"),
+        )
         if follow is None:
             found = anyio.run(once)
             if not found.pinned:

@@ -1,5 +1,6 @@
 """One look of the monitor at a log."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,7 @@ async def look(
     *,
     begin: int | None,
     clock: Clock,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Looked:
     """Judge what is new.
 
@@ -76,13 +78,14 @@ async def look(
         outlet: gives alerts out.
         begin: the first entry to judge in a first look; None: what comes from now on.
         clock: for the age of the log.
+        progress: how many entries of how many are behind it.
 
     Raises:
         Unavailable: the place, or whoever takes the alerts. Malformed: `begin` is not in the log.
     """
     desk = Desk(outlet, file, clock)
     try:
-        return await _Look(place, rules, file, desk, clock)(begin)
+        return await _Look(place, rules, file, desk, clock, progress)(begin)
     except Unavailable:
         await _tell_unseen(rules, file, desk, int(clock()))
         raise
@@ -117,6 +120,7 @@ class _Look:
     file: StateFile
     desk: Desk
     clock: Clock
+    progress: Callable[[int, int], None] | None
 
     async def __call__(self, begin: int | None) -> Looked:
         before = self.file.read()
@@ -209,6 +213,8 @@ class _Look:
                 await self.desk.tell(alerts, state.origin)
                 told, at = told + len(alerts), at + settled
                 await self._write(_judged(state, watch, at))
+            if self.progress is not None:
+                self.progress(at, size)
         if self.place.keys is None and watch.announced not in {None, str(ring.digest)}:
             # A key that is new there is unknown here: all of it is judged again.
             await self._write(state)

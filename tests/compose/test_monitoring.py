@@ -60,7 +60,7 @@ class Watched:
     def __init__(self, folder):
         self.folder, self.state = folder / "log", folder / "state.json"
         self.log, self.outlet, self.now = SignedLog(), Outlet(), NOW
-        self.rules, self.place, self.broken = RULES, {}, None
+        self.rules, self.place, self.broken, self.reached = RULES, {}, None, []
 
     def add(self, *entries):
         self.log.leaves += [leaf if isinstance(leaf, bytes) else leaf_of(leaf) for leaf in entries]
@@ -84,7 +84,13 @@ class Watched:
         rules = WatchRules.parse(self.rules.encode(), name="rules.yaml")
         with opened_state(self.state) as file:
             looked = await look(
-                place, rules, file, self.outlet, begin=begin, clock=lambda: self.now
+                place,
+                rules,
+                file,
+                self.outlet,
+                begin=begin,
+                clock=lambda: self.now,
+                progress=lambda *reached: self.reached.append(reached),
             )
         assert looked.alerts == len(self.outlet.shown) or looked.broken
         self.broken = looked.broken
@@ -174,6 +180,7 @@ async def test_a_monitor_that_is_killed_at_any_step_loses_no_alert(
     monkeypatch.setattr(examining, "_BATCH", 3)
     watched.add(*(entry(number, policy_sha256="cd" * 32) for number in range(4, 12)))
     await watched.look()
+    assert watched.reached == [(3, 12), (6, 12), (9, 12), (12, 12)]
     wanted = {alert["id"]: alert for alert in watched.outlet.shown}
     assert len(wanted) == 2 + 8
     steps, kill_at = 0, 1
