@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from secure_cache.audit.reading import statement_of
 from secure_cache.audit.watch import MAX_POLICIES
 from secure_cache.audit.watch_signatures import SigningKeys
-from secure_cache.model.errors import CorruptObject, NotFound
+from secure_cache.model.errors import NotFound
 from secure_cache.provenance.dsse import Envelope
 from secure_cache.provenance.event import Event, Happening, KeysChanged, PolicyTookEffect
+from secure_cache.provenance.keys import KeyRing
 from secure_cache.tlog.ports import VerifiedLog
 
 _MAX_KEY_CHANGES = 1000
@@ -64,16 +65,35 @@ async def announced_before(
     return Before(tuple(reversed(newest)), number, keys)
 
 
+async def announced_since(log: VerifiedLog, ring: KeyRing, first: int) -> bool:
+    """Whether an entry from `first` on announces these keys: they were changed while the entries
+    before were judged.
+
+    Raises:
+        LogInconsistent: the log does not prove an entry.
+    """
+    keys, size = SigningKeys(ring), (await log.published()).size
+    return any(
+        isinstance(what, KeysChanged) and what.ring == ring.digest
+        for what in [
+            _what_is_signed(keys, index, leaf) async for index, leaf in log.entries(first, size)
+        ]
+    )
+
+
 async def _signed(log: VerifiedLog, keys: SigningKeys, index: int) -> Happening | None:
-    """What an event says that one of the keys signed; None for anything else."""
     try:
-        leaf = await log.entry(index)
-        envelope = Envelope.decode(leaf)
-    except (NotFound, CorruptObject):
+        return _what_is_signed(keys, index, await log.entry(index))
+    except NotFound:
         return None
+
+
+def _what_is_signed(keys: SigningKeys, index: int, leaf: bytes) -> Happening | None:
+    """What an event says that one of the keys signed; None for anything else."""
     event = statement_of(leaf)
     if not isinstance(event, Event):
         return None
+    envelope = Envelope.decode(leaf)
     fault = keys.fault(
         index,
         envelope.unverified_keyid,

@@ -15,7 +15,7 @@ from secure_cache.audit.watch_signatures import SigningKeys
 from secure_cache.client.all_cores import MANY
 from secure_cache.client.monitor_state import MonitorState, StateFile
 from secure_cache.compose.alerting import Desk, Outlet
-from secure_cache.compose.announced import announced_before
+from secure_cache.compose.announced import announced_before, announced_since
 from secure_cache.compose.examining import examine, in_batches
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
 from secure_cache.compose.policy_log import indexes_of
@@ -29,6 +29,7 @@ from secure_cache.model.errors import (
     NotFound,
     Unavailable,
 )
+from secure_cache.provenance.keys import KeyRing
 from secure_cache.tlog.fetched import CHECKPOINT
 from secure_cache.tlog.note import Ed25519Verifier
 
@@ -215,7 +216,7 @@ class _Look:
                 await self._write(_judged(state, watch, at))
             if self.progress is not None:
                 self.progress(at, size)
-        if self.place.keys is None and watch.announced not in {None, str(ring.digest)}:
+        if await self._hides(source, watch.announced, ring, size):
             # A key that is new there is unknown here: all of it is judged again.
             await self._write(state)
             raise LogInconsistent(
@@ -223,6 +224,17 @@ class _Look:
                 " look again; else it hides them"
             )
         return told
+
+    async def _hides(
+        self, source: LogSource, announced: str | None, ring: KeyRing, size: int
+    ) -> bool:
+        """Whether the place gives older keys than the log announced last. The auditor's own keys,
+        and those of the installation's own folder, need no announcement."""
+        if self.place.keys is not None or self.place.settings is not None:
+            return False
+        if announced in {None, str(ring.digest)}:
+            return False
+        return not await announced_since(source.log, ring, size)
 
     async def _write(self, state: MonitorState) -> None:
         await anyio.to_thread.run_sync(self.file.write, state)

@@ -6,7 +6,7 @@ from fakes.statements import ed25519_signer, public_key
 
 from secure_cache.audit.watch import MAX_POLICIES
 from secure_cache.audit.watch_signatures import SigningKeys
-from secure_cache.compose.announced import announced_before
+from secure_cache.compose.announced import announced_before, announced_since
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import NotFound
 from secure_cache.provenance.event import KeysChanged, PolicyTookEffect
@@ -91,3 +91,14 @@ async def test_a_stolen_key_cannot_move_the_place_where_it_was_revoked():
     before = await asked(leaves, everything[1:], 3, *keys)
     assert before.keys.unplaced
     assert before.policies == ()
+
+
+async def test_keys_that_were_changed_in_the_meantime_are_found():
+    ring = ring_of([public_key(THIRD)])
+    event = leaf_of_event(KeysChanged(ring.digest), signer=THIRD)
+    log = Listed([event, policy(1), b"junk", revoking(FIRST, THIRD), event])
+    assert await announced_since(log, ring, 2)
+    assert await announced_since(log, ring, 4)
+    log.leaves[-1] = leaf_of_event(KeysChanged(ring.digest), signer=STRANGER)
+    assert not await announced_since(log, ring, 1)
+    assert not await announced_since(log, ring, 4)
