@@ -37,13 +37,20 @@ from secure_cache.audit.schema import connect, faults_of, open_file, rebuild_hin
 from secure_cache.audit.segment import GROUPS
 from secure_cache.audit.state import SEGMENT_ROWS, IndexState, read_state
 from secure_cache.audit.timeline import Bucket, Timeline, choose_bucket, timeline
-from secure_cache.model.errors import DamagedIndex, NotFound, Overloaded, WrongFilter
+from secure_cache.model.errors import (
+    DamagedIndex,
+    NotFound,
+    Overloaded,
+    StorageUnavailable,
+    WrongFilter,
+)
 
 EVERYTHING = Filter()
 FIRST_PAGE = PageRequest()
 
 MAX_GROUPS = 1000
 _IDLE_READERS = 4
+_NOWHERE = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +256,17 @@ class AuditIndex:
                     return connection, identity
                 # The file was made anew in its place.
                 connection.close()
+        if identity == _NOWHERE:
+            raise StorageUnavailable(
+                f"{self._path} is not there: it was deleted, and is being made anew"
+            )
         return connect(self._path, writing=False), identity
 
     def _identity(self) -> tuple[int, int]:
         try:
             status = self._path.stat()
         except FileNotFoundError:
-            return 0, 0
+            return _NOWHERE
         return status.st_dev, status.st_ino
 
 

@@ -49,6 +49,7 @@ _log = structlog.get_logger(__name__)
 _MANY = 512
 """So many entries behind, other processes do the work: they cost no request anything."""
 _RETRY_SECONDS = 30.0
+_MOMENT_SECONDS = 0.5
 _NICENESS = 19
 _QUIET_ROUNDS = 15
 """So often there must be little to do before those processes end."""
@@ -222,24 +223,38 @@ class Auditing:
         """Open the index and keep it up to date, until cancelled."""
         if self._path is None:
             return
+        opened_again = False
         while True:
             try:
                 await self._follow_once(self._path)
             except SecureCacheError as error:
+                if await self._is_gone(self._path, error):
+                    self._index = self._desk = None
+                    if not opened_again:
+                        # `audit index rebuild` beside us: it is there again in a moment, and
+                        # nothing is wrong.
+                        opened_again = True
+                        await anyio.sleep(_MOMENT_SECONDS)
+                        continue
                 if self._fault is None or str(self._fault) != str(error):
                     _log.exception("audit.index_failed", code=error.code, why=str(error))
                 self._fault = error
-                if isinstance(error, DamagedIndex | Misconfigured):
-                    # It may be gone, or be made anew in its place.
-                    self._index = self._desk = None
                 await self._tell_lag()
                 await anyio.sleep(_RETRY_SECONDS)
             else:
+                opened_again = False
                 if self._fault is not None:
                     _log.info("audit.index_recovered")
                 self._fault = None
                 await self._tell_lag()
                 await anyio.sleep(self._seconds)
+
+    @staticmethod
+    async def _is_gone(path: Path, error: SecureCacheError) -> bool:
+        """The index must be opened anew: it is no index, or it may be another one."""
+        return (
+            isinstance(error, DamagedIndex | Misconfigured) or not await anyio.Path(path).exists()
+        )
 
     async def _tell_lag(self) -> None:
         """How far the index is behind what is published, also while it does not go on."""

@@ -103,3 +103,20 @@ def test_an_auditor_asks_a_server_that_crashed(make_server):
     server.stop()
     again = rows(audit(server, "query", "--store", server.config, "--json", "--limit", 1000))
     assert again[: len(by_http)] == by_http
+
+
+@pytest.mark.slow
+def test_an_index_that_was_deleted_beside_the_server_is_soon_there_again(make_server):
+    server = make_server(environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}).start()
+    store(server, "1", 4)
+    indexed(server, 4)
+    for _ in range(3):
+        for path in (server.data / "audit").glob("index.sqlite*"):
+            if path.suffix != ".lock":
+                path.unlink(missing_ok=True)
+        # In far less time than what waits for a disk that is broken.
+        indexed(server, 4)
+    with server.client(server.token(role="auditor")) as client:
+        status = client.get("/audit/v1/status").json()
+    assert status["fault"] is None
+    assert "audit.index_failed" not in {event.get("event") for event in server.events()}
