@@ -76,9 +76,10 @@ resource "azurerm_storage_container_immutability_policy" "tiles" {
 # an alarm. Nothing else has an age: never tiles, head, pending, nor the rest of state.
 locals {
   expiry_days = {
-    "records/"   = var.record_days
-    "artifacts/" = var.record_days + 7
-    "state/jti/" = 90
+    "records/"       = var.record_days
+    "artifacts/"     = var.record_days + 7
+    "state/jti/"     = 90
+    "state/denials/" = 400
   }
 }
 

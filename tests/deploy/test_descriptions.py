@@ -265,7 +265,7 @@ def test_no_key_opens_the_account_and_no_stranger_reaches_it():
 
 
 def test_what_expires_by_age_is_named_as_the_code_names_it():
-    """Records before their artifacts, used tokens, and nothing else."""
+    """Records before their artifacts, used tokens, counts of refusals, and nothing else."""
     bicep = (DEPLOY / "bicep" / "modules" / "storage.bicep").read_text()
     rules = dict(
         re.findall(
@@ -274,14 +274,21 @@ def test_what_expires_by_age_is_named_as_the_code_names_it():
             re.DOTALL,
         )
     )
-    assert rules == {"records/": "recordDays", "artifacts/": "recordDays + 7", "state/jti/": "90"}
+    assert rules == {
+        "records/": "recordDays",
+        "artifacts/": "recordDays + 7",
+        "state/jti/": "90",
+        "state/denials/": "400",
+    }
     terraform = (DEPLOY / "terraform" / "storage.tf").read_text()
     assert dict(re.findall(r'    "([a-z/]+)" += (.*)\n', terraform)) == {
         "records/": "var.record_days",
         "artifacts/": "var.record_days + 7",
         "state/jti/": "90",
+        "state/denials/": "400",
     }
     assert layout.used_token("t", 0).startswith("jti/")
+    assert layout.denials(0, "p").startswith("denials/")
 
 
 # the program's own words
