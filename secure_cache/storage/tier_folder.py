@@ -134,8 +134,7 @@ class TierFolder:
             try:
                 fd = os.open(leaf, _NEW_FILE, 0o600, dir_fd=root)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A disk that has no room for it says so here, not in the middle of a transfer.
-                os.posix_fallocate(fd, 0, size)
+                _reserve(fd, size)
             except OSError:
                 if fd >= 0:
                     os.close(fd)
@@ -265,6 +264,15 @@ class TierDraft(TierFile):
             while left:
                 written = os.pwrite(self._fd, left, offset)
                 left, offset = left[written:], offset + written
+
+
+def _reserve(fd: int, size: int) -> None:
+    """A disk that has no room for it says so here, not in the middle of a transfer; where the
+    system can tell (macOS cannot)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.ftruncate(fd, size)
 
 
 def _exists(root: int, name: str) -> bool:

@@ -1,6 +1,7 @@
 """The tier's folder between real processes: bounded, whole files only, swept after a kill."""
 
 import importlib.util
+import os
 import random
 import signal
 import subprocess
@@ -82,3 +83,19 @@ async def test_what_killed_processes_leave_is_swept_and_counted(tmp_path):
             worker.send_signal(signal.SIGKILL)
             assert b"Traceback" not in worker.communicate()[1]
         await require_sound(folder)
+
+
+async def test_a_system_that_reserves_no_room_on_its_disk_has_a_tier_too(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    tier = TierFolder(tmp_path / "tier", max_bytes=MAX)
+    await tier.prepare()
+    name = "0" * 26
+    draft = await tier.begin(name, 5000)
+    await draft.write(0, bytes(5000))
+    await draft.publish()
+    draft.close()
+    file = await tier.find(name)
+    assert await file.read(0, 6000) == bytes(5000)
+    file.close()
+    await tier.close()
+    assert (tmp_path / "tier" / ".room").read_text().strip().lstrip("0") == "8192"
