@@ -115,7 +115,8 @@ async def test_what_is_open_without_a_token(app_world):
         for path in ("/audit/", "/audit/entries/0", "/audit/policies"):
             answer = await world.request("GET", path)
             assert (answer.status_code, answer.content) == (303, b""), path
-            assert answer.headers["location"] == "/audit/sign-in"
+            # With the way back, which is what was asked for, and says nothing of what is there.
+            assert answer.headers["location"].partition("?")[0] == "/audit/sign-in"
         assert "PRIVATE" not in (await world.request("GET", "/log/keys")).text
         await world.server._parts.log.flush()
         size = int((await world.request("GET", "/log/checkpoint")).text.split("\n")[1])
