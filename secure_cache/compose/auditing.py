@@ -229,13 +229,14 @@ class Auditing:
                 await self._follow_once(self._path)
             except SecureCacheError as error:
                 if await self._is_gone(self._path, error):
-                    self._index = self._desk = None
+                    self._index = None
                     if not opened_again:
                         # `audit index rebuild` beside us: it is there again in a moment, and
-                        # nothing is wrong.
+                        # nothing is wrong. The desk reads what is there.
                         opened_again = True
                         await anyio.sleep(_MOMENT_SECONDS)
                         continue
+                    self._desk = None
                 if self._fault is None or str(self._fault) != str(error):
                     _log.exception("audit.index_failed", code=error.code, why=str(error))
                 self._fault = error
