@@ -90,10 +90,16 @@ class Filter:
             Range("at", _number(given, "since", _since), _number(given, "until", _until)),
             Range("size", _number(given, "min_size", _size), _number(given, "max_size", _size)),
         ]
+        for range_, problem in zip(ranges, _BACKWARDS, strict=True):
+            if range_.low is not None and range_.high is not None and range_.high < range_.low:
+                raise WrongFilter(problem)
         return cls(
             tuple(conditions),
             tuple(r for r in ranges if r.low is not None or r.high is not None),
         )
+
+
+_BACKWARDS = ("until: before since", "max_size: less than min_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +161,11 @@ _TEXTS: Mapping[str, _Text] = {
     "issuer": _Text(("issuer", "iss"), _any_text, f"an issuer's name or its iss: {_EXACTLY}"),
     "subject": _Text(("subject",), _any_text, f"a token's sub: {_EXACTLY}"),
     "repository_id": _Text(("repository_id",), _any_text, f"the CI's id: {_EXACTLY}"),
-    "repository": _Text(("repository", "repository_id"), _any_text, f"name or id: {_EXACTLY}"),
+    "repository": _Text(("repository", "repository_id"), _any_text, f"a name or an id: {_EXACTLY}"),
     "run_id": _Text(("run_id",), _any_text, f"the CI's id of a run: {_EXACTLY}"),
-    "commit": _Text(("commit",), _any_text, f"the whole hash: {_EXACTLY}"),
+    "commit": _Text(("commit",), _any_text, f"a whole commit hash: {_EXACTLY}"),
     "actor_id": _Text(("actor_id",), _any_text, f"the CI's id: {_EXACTLY}"),
-    "actor": _Text(("actor", "actor_id"), _any_text, f"name or id: {_EXACTLY}"),
+    "actor": _Text(("actor", "actor_id"), _any_text, f"a name or an id: {_EXACTLY}"),
     "rule": _Text(("rule",), _any_text, f"a rule's name in the policy: {_EXACTLY}"),
     "policy_sha256": _Text(("policy_sha256",), _digest, f"a SHA-256: {_HEX}"),
     "jti_sha256": _Text(("jti_sha256",), _digest, f"a SHA-256: {_HEX}"),

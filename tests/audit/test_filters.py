@@ -118,3 +118,15 @@ def test_any_text_is_a_filter_or_a_printable_complaint(name, text):
         complaint = str(error)
     assert complaint.isprintable()
     assert complaint.isascii()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"since": ["2026-01-03"], "until": ["2026-01-02"]}, "until: before since"),
+        ({"min_size": ["5"], "max_size": ["4"]}, "max_size: less than min_size"),
+    ],
+)
+def test_a_range_that_ends_before_it_begins_is_a_mistake_and_no_empty_answer(given, said):
+    with pytest.raises(WrongFilter, match=said):
+        Filter.parse(given)
