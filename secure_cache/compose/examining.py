@@ -12,7 +12,7 @@ from secure_cache.audit.watch_signatures import SigningKeys
 from secure_cache.client.all_cores import on_all_cores
 from secure_cache.provenance.keys import KeyRing
 
-_BATCH = 2048
+_BATCH = 4096
 _PART = 512
 
 

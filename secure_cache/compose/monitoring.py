@@ -33,6 +33,8 @@ from secure_cache.provenance.keys import KeyRing
 from secure_cache.tlog.fetched import CHECKPOINT
 from secure_cache.tlog.note import Ed25519Verifier
 
+_UNWRITTEN = 50_000
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -205,17 +207,22 @@ class _Look:
     async def _judge(self, source: LogSource, watch: Watch, state: MonitorState, size: int) -> int:
         """Judge entries, batch by batch; how many alerts were delivered."""
         told, ring, apart = 0, watch.keys.ring, size - state.next > MANY
+        at = written = state.next
         async for first, leaves in in_batches(source.log.entries(state.next, size)):
-            at = first
             while at < first + len(leaves):
                 rest = leaves[at - first :]
                 examined = await examine(watch, at, rest, apart=apart)
                 alerts, settled = await anyio.to_thread.run_sync(watch.settle, at, rest, examined)
                 await self.desk.tell(alerts, state.origin)
                 told, at = told + len(alerts), at + settled
-                await self._write(_judged(state, watch, at))
+                # What raised no alert may be judged again after a crash: fsync takes time.
+                if alerts or at - written >= _UNWRITTEN:
+                    await self._write(_judged(state, watch, at))
+                    written = at
             if self.progress is not None:
                 self.progress(at, size)
+        if written < at:
+            await self._write(_judged(state, watch, at))
         if await self._hides(source, watch.announced, ring, size):
             # A key that is new there is unknown here: all of it is judged again.
             await self._write(state)

@@ -252,30 +252,6 @@ def test_a_monitor_that_is_killed_between_alert_and_state_tells_it_again(server,
     assert monitor.alerts("--webhook-file", str(url), code=0) == []
 
 
-def test_secrets_of_the_webhook_stand_in_files_or_in_the_environment(monitor):
-    url = monitor.folder / "webhook"
-    for text, mode, says in (
-        ("https://hook.example.com/secret-path", 0o644, "chmod 600"),
-        ("", 0o600, "one line"),
-        ("https://a.example.com/secret-path\nhttps://b.example.com", 0o600, "one line"),
-        ("http://hook.example.com/secret-path", 0o600, "not https"),
-    ):
-        url.write_text(text)
-        url.chmod(mode)
-        done = monitor("--webhook-file", str(url))
-        assert done.returncode == 2
-        assert says in done.stderr
-        assert "secret-path" not in done.stdout + done.stderr
-    environment = {"SECURE_CACHE_MONITOR_WEBHOOK": "https://hook.example.com/secret-path"}
-    done = monitor("--webhook-file", str(url), **environment)
-    assert done.returncode == 2
-    assert "one of them" in done.stderr
-    assert monitor(SECURE_CACHE_MONITOR_SECRET="x").returncode == 2
-    done = monitor("--webhook", "https://hook.example.com")
-    assert done.returncode == 2
-    assert "No such option" in done.stderr
-
-
 def test_a_follower_goes_on_and_ends_when_it_is_told_to(server, monitor):
     store(server, server.token(), "1")
     monitor.alerts(code=0)
