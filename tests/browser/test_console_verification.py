@@ -239,6 +239,28 @@ def test_an_answer_that_was_a_moment_behind_is_no_alarm(console):
     assert both == ["ok", "ok"]
 
 
+def test_a_server_that_gives_no_answer_is_neither_an_alarm_nor_good_news(console):
+    seen = visit(
+        console,
+        """
+  const found = [];
+  for (const how of [(r) => r.abort(), (r) => r.fulfill({ status: 500, body: "x" })]) {
+    await page.route("**/evidence", how);
+    found.push(await verify("/audit/entries/6"));
+    await page.unroute("**/evidence");
+  }
+  await page.route("**/evidence", (route) => route.fulfill({ status: 200, body: "no JSON" }));
+  found.push(await verify("/audit/entries/6"));
+  return found;
+""",
+    )
+    away, broken, odd = seen.value
+    assert (away[0], broken[0], odd[0]) == ("unknown", "unknown", "failed")
+    assert away[1].startswith("Not verified: the server did not say")
+    assert "no longer signed in" in away[2]
+    assert "answered 500" in broken[2]
+
+
 def test_what_is_remembered_can_be_looked_at_and_forgotten(console):
     """By keyboard. Until then another log key is an alarm, and other keys are told."""
     seen = visit(

@@ -8,7 +8,8 @@ import { sentenceOf, verifyEntry } from "./verify.js";
 
 const TRIES = 3;
 const PAUSE_MILLISECONDS = 1000;
-const WORDS = { ok: "verified", failed: "failed", unchecked: "not checked", changed: "changed" };
+const LONGEST_MILLISECONDS = 30_000;
+const WORDS = { ok: "verified", failed: "failed", unchecked: "not checked", changed: "changed", unasked: "not checked" };
 
 const place = document.getElementById("verification");
 const summary = document.getElementById("verify-summary");
@@ -16,9 +17,18 @@ const list = document.getElementById("verify-steps");
 const { base, index, leaf } = place.dataset;
 const memory = new Memory(base);
 
+/** The server gave no answer to judge: that is no alarm, and no good news. */
+class Unasked extends Unproved {}
+
 const ask = async (path) => {
-  const answer = await fetch(`${base}/${path}`, { credentials: "same-origin", redirect: "error" });
-  if (!answer.ok) throw new Unproved(`the server answered ${answer.status}`);
+  const signal = AbortSignal.timeout(LONGEST_MILLISECONDS);
+  let answer;
+  try {
+    answer = await fetch(`${base}/${path}`, { credentials: "same-origin", redirect: "error", signal });
+  } catch {
+    throw new Unasked("the server could not be asked: it is away, or you are no longer signed in");
+  }
+  if (!answer.ok) throw new Unasked(`the server answered ${answer.status}`);
   return answer.json();
 };
 const askConsistency = async (old, size) => (await ask(`consistency?old=${old}&new=${size}`)).hashes;
@@ -85,6 +95,7 @@ async function verify() {
       await look((kind, sentence) => steps.push([kind, sentence]));
       return steps;
     } catch (error) {
+      if (error instanceof Unasked) return [...steps, ["unasked", sentenceOf(error)]];
       // Another tab, or another replica, may have been a moment ahead of this answer.
       if (!(error instanceof Older) || left === 1) return [...steps, ["failed", sentenceOf(error)]];
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
@@ -131,15 +142,16 @@ async function run() {
     return;
   }
   const steps = await memory.alone(verify);
-  const failed = steps.some(([kind]) => kind === "failed");
-  const changed = steps.some(([kind]) => kind === "changed");
+  const has = (kind) => steps.some(([found]) => found === kind);
   show(steps);
   showMemory();
-  const good = "Verified: the entry is in the log, and is signed.";
-  summary.textContent = failed
-    ? "NOT verified. Keep the proof and the leaf, and ask who changed what."
-    : `${good}${changed ? " Something has changed since the last visit." : ""}`;
-  place.dataset.result = failed ? "failed" : "ok";
+  const result = has("failed") ? "failed" : has("unasked") ? "unknown" : "ok";
+  summary.textContent = {
+    failed: "NOT verified. Keep the proof and the leaf, and ask who changed what.",
+    unknown: "Not verified: the server did not say all that it takes.",
+    ok: `Verified: the entry is in the log, and is signed.${has("changed") ? " Something has changed since the last visit." : ""}`,
+  }[result];
+  place.dataset.result = result;
 }
 
 await run();
