@@ -101,6 +101,10 @@ def filters(draw, rows):
             known = sorted({getattr(row, column) for row in rows} - {None})
             if known:
                 given[name] = draw(st.lists(st.sampled_from(known), min_size=1, max_size=3))
+    for first, last, key in (("since", "until", str), ("min_size", "max_size", int)):
+        if {first, last} <= given.keys():
+            ends = sorted((given[first], given[last]), key=lambda end, key=key: key(end[0]))
+            given[first], given[last] = ends
     return given
 
 
