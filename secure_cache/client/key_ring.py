@@ -1,6 +1,7 @@
 """The entry keys of a log, from wherever they come, held to what the log announced."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -26,14 +27,21 @@ class KeysGiven:
     Attributes:
         find: the index of the log's newest `keys` event, as the place says.
         fetch: the ring's document for a digest in hex.
+        older: indexes of events that announce the ring with a digest, as the place says; None
+            where nobody is asked.
     """
 
     find: Callable[[], Awaitable[int]]
     fetch: Callable[[str], Awaitable[bytes]]
+    older: Callable[[str], Awaitable[Sequence[int]]] | None = None
 
 
 class _NotTheRingError(Exception):
     """What is given and what is announced are of two moments, or somebody lies."""
+
+    def __init__(self, message: str, given: bytes | None = None) -> None:
+        super().__init__(message)
+        self.given = given
 
 
 async def announced_ring(
@@ -47,7 +55,9 @@ async def announced_ring(
     which has read the whole log, knows better.
 
     Keys may be changed while this looks, and the log tells it a moment later: so it looks again
-    some times, also for a newer checkpoint.
+    some times, also for a newer checkpoint. In the end it goes by the ring that it is given, if
+    the log announced that earlier, as a mirror does (ADR 0023): refusing instead would let a single
+    entry, appended by whoever can write the store and has no key, keep everybody from the keys.
 
     Args:
         log: where the event is.
@@ -67,7 +77,25 @@ async def announced_ring(
     try:
         return await _announced(log, given)
     except _NotTheRingError as error:
+        if error.given is not None and given.older is not None:
+            ring = await _announced_before(log, error.given, given.older)
+            if ring is not None:
+                return ring
         raise LogInconsistent(str(error)) from error
+
+
+async def _announced_before(
+    log: VerifiedLog, data: bytes, older: Callable[[str], Awaitable[Sequence[int]]]
+) -> KeyRing | None:
+    sha256 = str(Digest.of(data))
+    for index in await older(sha256):
+        with suppress(NotFound, CorruptObject):
+            leaf = await log.entry(index)
+            happened = parse_event(Envelope.decode(leaf).unverified_payload).what
+            if isinstance(happened, KeysChanged) and str(happened.ring) == sha256:
+                with suppress(LogInconsistent):
+                    return open_ring(data, leaf)
+    return None
 
 
 async def _announced(log: VerifiedLog, given: KeysGiven) -> KeyRing:
@@ -84,9 +112,13 @@ async def _announced(log: VerifiedLog, given: KeysGiven) -> KeyRing:
         raise _NotTheRingError(
             f"the key ring {Digest.of(data)} is not {sha256}, which entry {index} of the log"
             " announced: if keys were changed just now, try again; or give the right ones with"
-            " --keys"
+            " --keys",
+            data,
         )
-    return open_ring(data, leaf)
+    try:
+        return open_ring(data, leaf)
+    except LogInconsistent as error:
+        raise _NotTheRingError(str(error), data) from error
 
 
 def open_ring(data: bytes, event: bytes) -> KeyRing:

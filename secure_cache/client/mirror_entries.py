@@ -1,6 +1,7 @@
 """What the entries of a mirror are worth: held to the keys that the log itself announced."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import anyio.to_thread
@@ -94,7 +95,11 @@ class Announced:
                 f"the keys that were given, {given}, are not those that entry {last[0]} of the log"
                 " announces: if keys were changed just now, run it again"
             )
-        index, _, leaf = matching[-1]
+        # The newest that one of these very keys signed: what others append ends no mirroring.
+        for index, _, leaf in reversed(matching[1:]):
+            with suppress(LogInconsistent):
+                return index, open_ring(data, leaf), data
+        index, _, leaf = matching[0]
         return index, open_ring(data, leaf), data
 
 

@@ -4,7 +4,7 @@ Whatever the place, what leaves here is proved: by the log's key, and for statem
 whose digest the log itself announced.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ MAX_POLICY_TEXT_BYTES = 1 << 20
 DAMAGED_STORE = "this is the log in the store: `secure-cache log fsck` says more"
 _MAX_ANSWER_BYTES = 1 << 20
 _NO_INDEX = 501
+_MAX_OLDER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +162,21 @@ async def _server(
             return await fetch("keys")
 
         async def newest_keys_event() -> int:
-            return await _newest_keys_event(api, server)
+            found = await _keys_events(api, server, "order=newest&limit=1")
+            if not found:
+                raise LogInconsistent(f"{server.url} names no event that announces keys")
+            return found[0]
+
+        async def older_keys_events(sha256: str) -> Sequence[int]:
+            # The oldest first: the server's own event comes before what others say of the ring.
+            which = f"digest={sha256}&order=oldest&limit={_MAX_OLDER}"
+            return await _keys_events(api, server, which)
 
         async def ring() -> KeyRing:
             if place.keys is not None:
                 return place.keys
-            return await announced_ring(log, KeysGiven(newest_keys_event, ring_for))
+            given = KeysGiven(newest_keys_event, ring_for, older_keys_events)
+            return await announced_ring(log, given)
 
         async def policy_text(sha256: str) -> bytes:
             return _checked(await api(f"policies/{sha256}"), sha256)
@@ -176,10 +186,10 @@ async def _server(
         )
 
 
-async def _newest_keys_event(api: Fetch, server: ServerAddress) -> int:
+async def _keys_events(api: Fetch, server: ServerAddress, which: str) -> list[int]:
     """As the server's index says; what is there is proved by whoever asks for it."""
     try:
-        answer = await api("entries?event=keys&order=newest&limit=1")
+        answer = await api(f"entries?event=keys&{which}")
     except NotFound as error:
         raise Unavailable(
             f"{server.url} keeps no audit index to ask which keys the log announced last: give"
@@ -187,12 +197,13 @@ async def _newest_keys_event(api: Fetch, server: ServerAddress) -> int:
         ) from error
     try:
         found = load_strict_object(answer, max_bytes=_MAX_ANSWER_BYTES, max_depth=32)["entries"]
-        index = found[0]["index"]  # type: ignore[index,call-overload]
+        given = [row["index"] for row in found]  # type: ignore[index,call-overload,union-attr]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise LogInconsistent(f"{server.url} names no event that announces keys") from error
-    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+    indexes = [index for index in given if type(index) is int and index >= 0]
+    if len(indexes) != len(given):
         raise LogInconsistent(f"{server.url} names no event that announces keys")
-    return index
+    return indexes
 
 
 @asynccontextmanager

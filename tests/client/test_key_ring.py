@@ -82,6 +82,34 @@ async def test_keys_that_change_meanwhile_are_looked_at_again():
     assert asked == [10, 10, 11]
 
 
+@pytest.mark.parametrize("announced", ["the right keys", "others"])
+async def test_what_a_stranger_announces_keeps_nobody_from_the_keys(announced):
+    """Whoever can write where batches wait can append; nothing that he says is signed."""
+    log = SignedLog().grow_to(10)
+    right = ring_of([public_key(log.entry_signer)])
+    ring = right if announced == "the right keys" else ring_for(STRANGER)
+    log.leaves += [leaf_of_event(KeysChanged(ring.digest), signer=STRANGER)] * 2
+    log.publish()
+
+    async def find():
+        return 11
+
+    async def older(sha256):
+        assert sha256 == str(right.digest)
+        return [11, 10, 5, 0]
+
+    fetched = FetchedLog(log.fetch, TRUST)
+    given = KeysGiven(find, log.ring_for, older)
+    assert (await announced_ring(fetched, given, waits=(0,))).encode() == log.ring
+    log.ring = ring_for(ed25519_signer(8)).encode()
+
+    async def none(_sha256):
+        return [11, 10, 5]
+
+    with pytest.raises(LogInconsistent, match="which entry 11 of the log announced"):
+        await announced_ring(fetched, KeysGiven(find, log.ring_for, none), waits=(0,))
+
+
 async def test_a_place_that_does_not_answer_is_not_taken_for_a_liar():
     async def given(_sha256):
         raise Unavailable("a fault")

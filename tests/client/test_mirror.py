@@ -365,6 +365,18 @@ async def test_an_announcement_of_keys_that_nobody_has_is_an_entry_like_any_othe
     assert ["entry 10" in problem.what for problem in found] == [True], who
 
 
+async def test_an_announcement_of_the_right_keys_by_a_stranger_ends_no_mirroring(tmp_path):
+    log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
+    right = KeysChanged(KeyRing.decode(log.ring).digest)
+    log.leaves.append(leaf_of_event(right, signer=STRANGER))
+    log.grow_to(20)
+    done = await mirror_of(log, folder, waits=(0,))
+    assert [index for index, _ in done.judgement.bad] == [10]
+    assert read_pins(folder).keys_event == 0
+    async with mirror_audit(folder, clock=time.time) as audit:
+        assert (await audit.auditor.details(15)).signature.valid
+
+
 async def test_keys_that_everybody_knows_only_at_the_next_run_are_taken_then(tmp_path):
     """A replica that knew the old ring alone was asked first: that must not end the mirror."""
     log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
