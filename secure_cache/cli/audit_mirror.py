@@ -12,9 +12,10 @@ from secure_cache.cli.boundary import Exit, note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import place_of, place_options
 from secure_cache.client.mirror_check import Checked
-from secure_cache.client.mirror_folder import MirrorProblem
+from secure_cache.client.mirror_folder import MirrorProblem, read_pins
 from secure_cache.compose.mirroring import MirrorRun, check_whole_mirror, run_mirror
 from secure_cache.model.clock import system_clock
+from secure_cache.model.errors import CorruptObject, Misconfigured, Unavailable
 
 _SHOWN = 20
 
@@ -43,6 +44,8 @@ def mirror_command(
         return _check(folder, as_json=as_json)
     if options["mirror"] is not None:
         raise click.UsageError("a mirror is made of --server or --store")
+    if options["server"] is None and options["store"] is None:
+        raise click.UsageError(f"say where the log is: --server or --store{_last_time(folder)}")
     place = place_of(options)
     progress = _Steps()
     run = anyio.run(_run, place, folder, repair, progress)
@@ -53,6 +56,14 @@ def mirror_command(
             " compare it once with what the operator published."
         )
     return _tell(run, folder, as_json=as_json)
+
+
+def _last_time(folder: Path) -> str:
+    """For people. Not used by itself: a token goes only where somebody has said."""
+    try:
+        return f"; the last time it was {read_pins(folder).source}"
+    except (Misconfigured, CorruptObject, Unavailable):
+        return ""
 
 
 async def _run(place: Any, folder: Path, repair: bool, progress: "_Steps") -> MirrorRun:  # noqa: FBT001 - handed on by anyio
