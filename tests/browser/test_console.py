@@ -28,6 +28,9 @@ PAGES = (
     "/audit/revocations",
     "/audit/health",
     "/audit/entries/99999",
+    "/audit/nothing/here",
+    "/audit/sign-in?to=search",
+    "/audit/signed-in",
 )
 
 

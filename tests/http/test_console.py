@@ -139,7 +139,7 @@ def test_where_there_is_no_page_a_page_says_so(server, method, path, status, say
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     for name, value in PAGE_HEADERS.items():
         assert answer.headers[name] == value
-    assert says in answer.text
+    assert says in answer.text.lower()
 
 
 def test_programs_are_told_in_json_where_nothing_is(browser):

@@ -40,7 +40,6 @@ _SENTENCES: dict[type[SecureCacheError], str] = {
     " audit: true.",
     NoAuditIndex: "This server keeps no audit index. Its operator can turn it on: audit.enabled and"
     " audit.index in the settings.",
-    NotFound: "There is nothing here.",
     TooLarge: "The token is too large for a cookie. Exchange it first, with `secure-cache token"
     " exchange`, and sign in with what that prints.",
     Malformed: "Paste an auditor's token into the field.",
@@ -145,11 +144,13 @@ class Desk:
     def problem(self, request: AnyRequest, error: SecureCacheError) -> Answer:
         """A page that says what is wrong."""
         self._count(request, error)
+        if isinstance(error, NotFound):
+            return self.show(true_status(error), "there is nothing here")
         status = 503 if isinstance(error, Misconfigured) else true_status(error)
         return self.show(status, error.title, sentence(error))
 
-    def show(self, status: int, title: str, why: str) -> Answer:
-        """The page for what has no other."""
+    def show(self, status: int, title: str, why: str = "") -> Answer:
+        """The page for what has no other: `title` in a few words, and what there is to add."""
         return self.pages.page("problem", status=status, page="problem", title=title, why=why)
 
     def foreign(self, request: AnyRequest, error: Denied) -> Answer:

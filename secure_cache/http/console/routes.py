@@ -52,7 +52,7 @@ class Console:
         parts = [part for part in path.split("/") if part]
         if parts[:1] != ["audit"] or parts[1:2] == ["v1"]:
             return None
-        return self._desk.show(status, title, f"{title[:1].upper()}{title[1:]}.")
+        return self._desk.show(status, title)
 
 
 def _session_routes(desk: Desk) -> list[HTTPRouteHandler]:
