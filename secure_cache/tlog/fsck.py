@@ -18,6 +18,8 @@ from secure_cache.tlog.merkle import Peaks, leaf_hash, tree_hash
 from secure_cache.tlog.note import Verifier
 from secure_cache.tlog.pending import MAX_BATCH_BYTES, BatchName, decode_batch
 from secure_cache.tlog.publication import Publications
+from secure_cache.tlog.reader import store_fetch
+from secure_cache.tlog.suspects import changed_bundles
 from secure_cache.tlog.tiles import (
     ENTRIES,
     FANOUT,
@@ -125,6 +127,7 @@ class _Fsck:
         self._roots: dict[int, bytes] = {}
         self._entries = 0
         self._consumed: dict[str, int] = {}
+        self._suspects: list[int] = []
 
     async def run(self) -> Report:
         checkpoint = await self._checkpoint()
@@ -135,6 +138,8 @@ class _Fsck:
         commits = await self._commit_sizes()
         await self._list_tiles(end)
         await self._walk(size, frozenset(commits))
+        if checkpoint is not None:
+            await self._blame_bundles(checkpoint)
         if checkpoint is not None and self._entries == size:
             self._check_root(checkpoint)
         await self._check_commits(commits, size, head)
@@ -250,7 +255,19 @@ class _Fsck:
             self._find(
                 self._name(level, index, len(hashes)), "is not what the entries below it give"
             )
+            if level == 0:
+                self._suspects.append(index)
         await self._check_forms(level, index, len(hashes), hashes)
+
+    async def _blame_bundles(self, checkpoint: Checkpoint) -> None:
+        """First of all: the rest follows from it."""
+        fetch = store_fetch(self._stores.tiles, self._stores.pending)
+        suspects = [n for n in self._suspects if n * self._fanout < checkpoint.size]
+        names = await changed_bundles(
+            fetch, checkpoint, suspects[:MAX_FINDINGS], fanout=self._fanout
+        )
+        what = "does not hold the entries that were signed; what depends on it follows"
+        self._findings[:0] = [Finding(name, what, _RESTORE) for name in names]
 
     async def _check_forms(
         self, level: int, index: int, width: int, items: tuple[bytes, ...]

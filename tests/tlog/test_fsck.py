@@ -89,6 +89,23 @@ async def test_a_flipped_bit_anywhere_is_found(store):
                 report.require_clean()
 
 
+@pytest.mark.parametrize("name", ["tile/entries/000", "tile/entries/001", "tile/entries/002.p/88"])
+async def test_a_changed_bundle_is_named_before_all_that_follows_from_it(store, name):
+    stored = await store.get(name, max_bytes=1 << 24)
+    await store.replace(name, flip(stored.data, 700), expected=stored.info.version)
+    first, *others = (await look(store)).findings
+    assert (first.path, "were signed" in first.problem) == (name, True)
+    assert others
+
+
+@pytest.mark.parametrize("name", ["tile/0/000", "tile/0/002.p/88"])
+async def test_a_changed_tile_blames_no_bundle(store, name):
+    stored = await store.get(name, max_bytes=1 << 24)
+    await store.replace(name, flip(stored.data, 700), expected=stored.info.version)
+    assert name in {finding.path for finding in (await look(store)).findings}
+    assert not [f for f in (await look(store)).findings if "were signed" in f.problem]
+
+
 async def test_a_missing_file_is_found_and_named(store):
     for name in await names_of(store):
         broken = copy.deepcopy(store)
