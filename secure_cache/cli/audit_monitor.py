@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import click
 
 from secure_cache.audit.forms import inert_json
@@ -104,21 +104,38 @@ def monitor_command(
 
 def _follow(once: Callable[[], Awaitable[Looked]], seconds: int, file: StateFile) -> int:
     note(f"Looking every {seconds} s; the state is in {file.path}.")
-    # Between two looks, or in the midst of one: the state on disk is whole at any time.
-    signal.signal(signal.SIGTERM, _stop)
-    while True:
-        try:
-            found: Looked = anyio.run(once)
-        except Unavailable as error:
-            complain(f"{error}; looking again in {seconds} s")
-        else:
-            if found.broken is not None:
-                return _broken(found, found.broken)
-        time.sleep(seconds)
+    return anyio.run(_looking, once, seconds)
 
 
-def _stop(*_: object) -> None:
-    raise SystemExit(Exit.OK)
+async def _looking(once: Callable[[], Awaitable[Looked]], seconds: int) -> int:
+    """Until the log is broken, or SIGTERM: between two looks, or in the midst of one, since the
+    state on disk is whole at any time."""
+    code = int(Exit.OK)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_cancel_when_told, tasks.cancel_scope)
+        while True:
+            try:
+                found = await once()
+            except Unavailable as error:
+                complain(f"{error}; looking again in {seconds} s")
+            else:
+                if found.broken is not None:
+                    code = _broken(found, found.broken)
+                    tasks.cancel_scope.cancel()
+            await anyio.sleep(seconds)
+    return code
+
+
+async def _cancel_when_told(
+    scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]
+) -> None:
+    # An exception raised by a handler could strike anywhere, also where an event loop is being
+    # closed, and leave threads behind that never end.
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return
 
 
 def _code(found: Looked) -> int:
