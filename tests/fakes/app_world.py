@@ -157,13 +157,20 @@ class AppWorld:
             assert not message["type"].endswith("failed"), message
             started.set()
 
+        failed = None
         async with anyio.create_task_group() as group:
             group.start_soon(self.app, {"type": "lifespan", "state": {}}, receive, send)
             await started.wait()
             transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url=AUDIENCE) as self.client:
-                yield self
+            try:
+                async with httpx.AsyncClient(transport=transport, base_url=AUDIENCE) as self.client:
+                    yield self
+            except BaseException as error:  # noqa: BLE001 - raised below
+                # In here it would cancel the lifespan, which Python 3.11 can unwind for ever.
+                failed = error
             ended.set()
+        if failed is not None:
+            raise failed
 
     async def request(self, method, path, token=None, **more):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
