@@ -319,5 +319,7 @@ def remove_index(path: Path) -> None:
     with building_lock(path) as ours:
         if not ours:
             raise Overloaded(f"another process is building {path} now")
-        for ending in ("", "-wal", "-shm"):
+        # The file itself last: beside a log of changes that was left by a crash here, SQLite would
+        # bring those into the next file of that name.
+        for ending in ("-wal", "-shm", ""):
             Path(f"{path}{ending}").unlink(missing_ok=True)

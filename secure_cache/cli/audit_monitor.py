@@ -141,6 +141,8 @@ async def _cancel_when_told(
 def _code(found: Looked) -> int:
     if found.broken is not None:
         return _broken(found, found.broken)
+    if found.began is not None:
+        note(f"This is the first look: from entry {found.began} on, entries are judged.")
     note(f"{found.judged} entries were judged; {found.alerts} alerts.")
     return Exit.NO if found.alerts else Exit.OK
 

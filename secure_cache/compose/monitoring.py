@@ -46,6 +46,7 @@ class Looked:
         broken: why nothing in the log can be believed; None when it is in order.
         told: whether the webhook, if there is one, took the alert about that.
         pinned: the log's key came from the auditor, or from an earlier look.
+        began: index of the first entry to judge, in a first look.
     """
 
     judged: int
@@ -53,6 +54,7 @@ class Looked:
     broken: str | None = None
     told: bool = True
     pinned: bool = True
+    began: int | None = None
 
 
 async def look(
@@ -141,7 +143,8 @@ class _Look:
             now, limit = int(self.clock()), self.rules.max_age_seconds
             found = await stale(source, alive_at=state.alive_at, max_age=limit, now=now)
             await self.desk.stand(found)
-            return Looked(size - state.next, told + len(found), pinned=source.pinned)
+            began = state.next if before is None else None
+            return Looked(size - state.next, told + len(found), pinned=source.pinned, began=began)
 
     async def _size(self, source: LogSource, last: bytes | None) -> int:
         """Of the log, which leads on from what was seen last."""

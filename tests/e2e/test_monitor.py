@@ -311,3 +311,11 @@ def test_mistakes_say_what_is_wrong(server, monitor):
     monitor.rules.write_text(RULES)
     server.stop()
     assert monitor().returncode == 3
+
+
+def test_a_first_look_says_where_it_begins(server, monitor):
+    size, _ = server.checkpoint()
+    first, second = monitor(), monitor()
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert f"from entry {size} on" in first.stderr
+    assert "first look" not in second.stderr
