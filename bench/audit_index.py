@@ -166,11 +166,12 @@ def percentile(values: list[float], part: float) -> float:
 
 @dataclass
 class Followed:
-    """PUTs a second without the index and with it, one round after the other; and how far behind
-    the index was when the last of them ended."""
+    """PUTs a second without the index and with it, one round after the other; what it costs, the
+    median over rounds; and how far behind the index was when the last of them ended."""
 
     without: float
     with_index: float
+    cost: float
     behind: int
 
 
@@ -183,14 +184,18 @@ def follow_cost(scratch: Path, seconds: float, rounds: int) -> Followed:
             servers.append((on, server))
             prepare(server, _PUT, scratch)
         for round_ in range(rounds):
-            for number, (on, server) in enumerate(servers):
+            # In turns: whoever comes second finds the disk busy with what the first one wrote.
+            order = servers if round_ % 2 == 0 else servers[::-1]
+            for number, (on, server) in enumerate(order):
                 unique = 2 * round_ + number
                 taken[on].append(run(server, _PUT, scratch, seconds, unique))
         behind = _behind(scratch / "server-true" / "data")
     finally:
         for _, server in servers:
             server.stop()
-    return Followed(statistics.median(taken["false"]), statistics.median(taken["true"]), behind)
+    without, with_index = taken["false"], taken["true"]
+    kept = statistics.median(b / a for a, b in zip(without, with_index, strict=True))
+    return Followed(statistics.median(without), statistics.median(with_index), 1 - kept, behind)
 
 
 def _behind(data: Path) -> int:
@@ -272,16 +277,15 @@ def _tell_queries(taken: dict[str, list[float]], figures: dict[str, float]) -> N
 
 
 def _tell_put(followed: Followed, figures: dict[str, float]) -> None:
-    cost = 1 - followed.with_index / followed.without
     print(
         f"PUT 4 KiB, 2 workers: {followed.without:,.0f}/s without the index,"
-        f" {followed.with_index:,.0f}/s with it: it costs {100 * cost:.1f} %"
+        f" {followed.with_index:,.0f}/s with it: it costs {100 * followed.cost:.1f} %"
         f" (goal below {100 * PUT_GOAL:.0f} %); {followed.behind:,} entries behind at the end"
     )
     figures |= {
         "put_without": followed.without,
         "put_with": followed.with_index,
-        "put_cost": cost,
+        "put_cost": followed.cost,
         "behind_entries": followed.behind,
     }
 

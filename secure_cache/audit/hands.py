@@ -152,8 +152,6 @@ async def _helper(arguments: list[str]) -> AsyncIterator["Helper"]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None,
-            # A Ctrl-C at a terminal is for this process: it ends the other in its own time.
-            start_new_session=True,
         )
     except OSError as error:
         raise StorageUnavailable(

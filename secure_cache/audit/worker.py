@@ -57,6 +57,10 @@ class Worker:
 def main(arguments: list[str]) -> int:
     path, segment, niceness = arguments
     with suppress(OSError):
+        # A Ctrl-C at a terminal is for the other process, which ends this one in its own time. Not
+        # a session: where Linux groups processes by session, priorities count only within one.
+        os.setpgid(0, 0)
+    with suppress(OSError):
         # A sandbox may refuse it. Then this takes a core from requests now and then.
         os.nice(int(niceness))
     worker = Worker(Path(path), segment=int(segment))
