@@ -27,7 +27,6 @@ closing at once would reset the connection and lose the refusal. WebSockets do n
 
 import asyncio
 import enum
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import httptools
@@ -39,6 +38,7 @@ from uvicorn.server import ServerState
 from secure_cache.http.connection_limits import ConnectionLimits, RefusalLog
 from secure_cache.http.patience import Patience
 from secure_cache.http.request_head import check_head, has_body
+from secure_cache.http.timers import Timers
 from secure_cache.model.errors import Malformed, Overloaded, SecureCacheError, TooLarge, TooSlow
 
 _STATUS_LINES = {
@@ -77,7 +77,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_fed = 0
         self._ended_one = False
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(self.loop)
         self._running: RequestResponseCycle | None = None
         self._owed: SecureCacheError | None = None
         self._deaf = False
@@ -98,7 +98,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._arm("head", self.limits.header_seconds, self._head_is_late)
+        self._timers.arm("head", self.limits.header_seconds, self._head_is_late)
         if self.leaving:
             # The kernel had accepted it when the port closed. A busy client would keep it open,
             # and with it the process, until the drain ends and cuts a request.
@@ -112,9 +112,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.idle.pop(self, None)
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._timers.disarm_all()
         self.pipeline.clear()
         self._disconnect_running()
         super().connection_lost(exc)
@@ -144,7 +142,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         elif self._phase is _Phase.BETWEEN and "head" in self._timers:
             # Accepted a moment ago, and its first request is on the way.
-            self._arm("head", min(1.0, self.limits.header_seconds), self._head_is_late)
+            self._timers.arm("head", min(1.0, self.limits.header_seconds), self._head_is_late)
         elif self._phase is _Phase.BETWEEN:
             self._close()
 
@@ -182,7 +180,7 @@ class HardenedProtocol(HttpToolsProtocol):
             if self._head_fed > self.limits.max_header_bytes:
                 self._refuse(TooLarge("the request's headers are too large"))
             elif "head" not in self._timers:
-                self._arm("head", self.limits.header_seconds, self._head_is_late)
+                self._timers.arm("head", self.limits.header_seconds, self._head_is_late)
         elif self._phase is _Phase.BODY:
             self._body_arrived(size)
 
@@ -212,7 +210,7 @@ class HardenedProtocol(HttpToolsProtocol):
             raise TooLarge("the request's headers are too large")
 
     def on_headers_complete(self) -> None:
-        self._disarm("head")
+        self._timers.disarm("head")
         check_head(
             version=self.parser.get_http_version(),
             method=self.parser.get_method().decode(),
@@ -236,12 +234,12 @@ class HardenedProtocol(HttpToolsProtocol):
         self._phase = _Phase.BETWEEN
         self._ended_one = True
         self._head_fed = 0
-        self._disarm("body")
+        self._timers.disarm("body")
         super().on_message_complete()
         if not self.cycle.keep_alive:
             self._deaf = True
         if "rest" in self._timers:
-            self._disarm("rest")
+            self._timers.disarm("rest")
             self._rest()
 
     def _body_arrived(self, size: int) -> None:
@@ -253,7 +251,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._body_patience.earn(size)
         self._body_seen = now
         if "body" not in self._timers:
-            self._arm("body", self._body_patience.left_seconds, self._body_may_be_late)
+            self._timers.arm("body", self._body_patience.left_seconds, self._body_may_be_late)
 
     def _body_may_be_late(self) -> None:
         now = self.loop.time()
@@ -262,14 +260,14 @@ class HardenedProtocol(HttpToolsProtocol):
             self._body_seen = now
         left = self._body_patience.left_seconds - (now - self._body_seen)
         if left > 0:
-            self._arm("body", max(left, 0.05), self._body_may_be_late)
+            self._timers.arm("body", max(left, 0.05), self._body_may_be_late)
         else:
             self._refuse(TooSlow("the body arrived too slowly"))
 
     def _head_is_late(self) -> None:
         if self._is_busy():
             # We may have stopped reading ourselves until the request at work is answered.
-            self._arm("head", self.limits.header_seconds, self._head_is_late)
+            self._timers.arm("head", self.limits.header_seconds, self._head_is_late)
         elif self._phase is _Phase.BETWEEN:
             self._close()
         else:
@@ -304,9 +302,9 @@ class HardenedProtocol(HttpToolsProtocol):
         elif self._leaving or self._deaf:
             self._close()
         elif self._phase is _Phase.BODY:
-            self._disarm("body")
+            self._timers.disarm("body")
             self._forgotten = 0
-            self._arm("rest", self.limits.linger_seconds, self._close)
+            self._timers.arm("rest", self.limits.linger_seconds, self._close)
         elif self._phase is _Phase.BETWEEN:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -317,8 +315,8 @@ class HardenedProtocol(HttpToolsProtocol):
         """Hear nothing more of this client, and tell it why as soon as that is its turn."""
         self.refusals.say(error, self.client)
         self._deaf = True
-        self._disarm("head")
-        self._disarm("body")
+        self._timers.disarm("head")
+        self._timers.disarm("body")
         if self._phase is _Phase.BODY and not self._give_up_body():
             self._close()
         elif self._is_busy():
@@ -353,7 +351,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._close()
             return
         self.transport.write_eof()
-        self._arm("linger", self.limits.linger_seconds, self._close)
+        self._timers.arm("linger", self.limits.linger_seconds, self._close)
 
     # ---- writing
 
@@ -362,37 +360,23 @@ class HardenedProtocol(HttpToolsProtocol):
         waiting = self.transport.get_write_buffer_size()
         self._send_paused = (self.loop.time(), waiting)
         allowed = self._send_patience.left_seconds + self._send_patience.worth_seconds(waiting)
-        self._arm("send", allowed, self.transport.abort)
+        self._timers.arm("send", allowed, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._disarm("send")
+        self._timers.disarm("send")
         since, waiting = self._send_paused
         self._send_patience.spend(self.loop.time() - since)
         self._send_patience.earn(waiting)
 
-    # ---- timers
-
-    def _arm(self, name: str, seconds: float, then: Callable[[], None]) -> None:
-        self._disarm(name)
-
-        def fire() -> None:
-            self._timers.pop(name, None)
-            then()
-
-        self._timers[name] = self.loop.call_later(seconds, fire)
-
-    def _disarm(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
+    # ---- the end
 
     def _close(self) -> None:
         """Close once everything written has gone out; give up on a client that does not read."""
         self.idle.pop(self, None)
         self.transport.close()
         if self.transport.get_write_buffer_size() and "give up" not in self._timers:
-            self._arm("give up", self.limits.send_grace_seconds, self.transport.abort)
+            self._timers.arm("give up", self.limits.send_grace_seconds, self.transport.abort)
 
 
 def hardened(limits: ConnectionLimits) -> type[HardenedProtocol]:

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 from fakes.issuer import Issuer
+from world.github_ci import MAIN, trust_ci
 from world.server import Server, wait_until
 
 from secure_cache.http.console.render import PAGE_HEADERS
@@ -10,15 +11,6 @@ from secure_cache.http.console.render import PAGE_HEADERS
 ROOT = "/cache"
 OURS = {"sec-fetch-site": "same-origin"}
 FOREIGN = ({}, {"origin": "null"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "none"})
-ISSUER = """
-issuers:
-  ci:
-    preset: github
-    iss: {iss}
-    jwks_url: {jwks_url}
-    allow_private: true
-    pin: {{ repository_owner_id: "65" }}
-"""
 
 
 def cookie(token: str) -> dict[str, str]:
@@ -38,10 +30,8 @@ def server(tmp_path_factory, dead_issuers_token):
         environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"},
     )
     with Issuer() as issuer:
-        issuer.claims = {"aud": "https://secure-cache.localhost", "repository_owner_id": "65"}
-        text = ISSUER.format(iss=issuer.iss, jwks_url=issuer.jwks_url)
-        running.edit_policy(lambda policy: policy.replace("\nissuers:\n", text))
-        dead_issuers_token["token"] = issuer.token()
+        trust_ci(running, issuer)
+        dead_issuers_token["token"] = issuer.token(**MAIN)
     running.start()
     yield running
     running.kill9()
