@@ -14,8 +14,10 @@ be a little behind, and never half of something.
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from secure_cache.audit.row import COLUMNS
@@ -29,6 +31,7 @@ _TYPES = {"number": "INTEGER PRIMARY KEY", "leaf": "BLOB NOT NULL", "event": "TE
 _NUMBERS = ("at", "size", "epoch")
 PAGE_BYTES = 8192
 _BUSY_SECONDS = 10.0
+_STEP_SECONDS = 0.01
 
 
 def _column(name: str) -> str:
@@ -55,6 +58,21 @@ TABLES = (
         " codes BLOB NOT NULL, PRIMARY KEY (segment, grouping))"
     ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a file is: its marks, and the statements that made all tables, indexes, views and
+    triggers."""
+
+    application: int
+    version: int
+    schema: frozenset[str]
+
+    @property
+    def is_new(self) -> bool:
+        return (self.application, self.version) == (0, 0) and not self.schema
+
 
 SELECTED = ", ".join(f'"{name}"' for name in (*COLUMNS, "seal"))
 _PLACEHOLDERS = ", ".join("?" for _ in range(len(COLUMNS) + 1))
@@ -145,26 +163,47 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
 
 
 def _begin(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file."""
-    application, version = _marks(connection)
-    if (application, version) == (0, 0) and not _schema(connection):
+    """Make the tables in a new file; any number of processes may do so at once."""
+    found = _look(connection)
+    if found.is_new:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    elif application != APPLICATION_ID:
-        raise Misconfigured(f"{path} is not an audit index: name a file that is not there yet")
-    connection.execute("PRAGMA journal_mode = WAL")
+        found = _make_tables(connection)
+    _require_ours(found, path)
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA cache_size = {-(16 << 10)}")
+
+
+def _make_tables(connection: sqlite3.Connection) -> _Found:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _schema(connection):
+        found = _read_schema(connection)
+        if found.is_new:
             for table in TABLES:
                 connection.execute(table)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
+            found = _read_schema(connection)
         connection.execute("COMMIT")
     except BaseException:
         roll_back(connection)
         raise
+    return found
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Change a new file's journal. SQLite waits for nobody here: who else has just made the same
+    file is waited for in small steps."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_STEP_SECONDS)
+        else:
+            return
 
 
 def roll_back(connection: sqlite3.Connection) -> None:
@@ -175,22 +214,32 @@ def roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    application, version = _marks(connection)
-    if application != APPLICATION_ID:
-        raise Misconfigured(f"{path} is not an audit index")
-    if version != VERSION:
+    found = _look(connection)
+    if found.is_new:
+        raise StorageUnavailable(f"{path} has no tables yet: it is being made")
+    _require_ours(found, path)
+    if found.version != VERSION:
         raise DamagedIndex(f"{path} was made by another version of secure-cache")
-    if _schema(connection) != set(TABLES):
+    if found.schema != set(TABLES):
         raise DamagedIndex("its tables were changed")
 
 
-def _marks(connection: sqlite3.Connection) -> tuple[int, int]:
+def _require_ours(found: _Found, path: Path) -> None:
+    if found.application != APPLICATION_ID:
+        raise Misconfigured(f"{path} is not an audit index: name a file that is not there yet")
+
+
+def _look(connection: sqlite3.Connection) -> _Found:
+    """All of one moment: another process may be making the tables just now."""
+    connection.execute("BEGIN")
+    try:
+        return _read_schema(connection)
+    finally:
+        roll_back(connection)
+
+
+def _read_schema(connection: sqlite3.Connection) -> _Found:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return application, version
-
-
-def _schema(connection: sqlite3.Connection) -> set[str]:
-    """The statements that made all tables, indexes, views and triggers."""
     rows = connection.execute("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
-    return {str(sql) for (sql,) in rows}
+    return _Found(application, version, frozenset(str(sql) for (sql,) in rows))

@@ -1,5 +1,6 @@
 """A log's files over HTTP, within bounds, for readers that verify all of it."""
 
+import re
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -13,6 +14,13 @@ from secure_cache.tlog.tiles import MAX_BUNDLE_BYTES
 
 _USER_AGENT = "secure-cache"
 _CONNECT_SECONDS = 10.0
+_BUSY = frozenset({429, 502, 503, 504})
+_BUSY_WAITS_SECONDS = (0.5, 1.0, 2.0)
+_REASON = re.compile(r"[a-z-]{1,40}")
+
+
+class _Busy(Exception):
+    """The server answered that it cannot now."""
 
 
 class LogFetch:
@@ -61,18 +69,30 @@ class LogFetch:
         Raises:
             NotFound: there is nothing.
             Denied: this token may not read it.
-            Unavailable: no answer, another status, too large, too slow.
+            Unavailable: no answer, another status, too large, too slow. Who says that it is busy is
+                asked again a few times.
         """
         if self._client is None:
             raise Unavailable("the log's address is not open")
         url = f"{self._url}/{path}"
         try:
             with anyio.fail_after(self._deadline):
-                return await self._get(self._client, url)
+                return await self._get_patiently(self._client, url)
         except TimeoutError:
             raise Unavailable(f"{url}: no whole answer within {self._deadline:g} s") from None
         except (httpx.HTTPError, OSError, UnicodeError) as error:
             raise Unavailable(f"{url}: {error or type(error).__name__}") from None
+
+    async def _get_patiently(self, client: httpx.AsyncClient, url: str) -> bytes:
+        waits = iter(_BUSY_WAITS_SECONDS)
+        while True:
+            try:
+                return await self._get(client, url)
+            except _Busy as busy:
+                seconds = next(waits, None)
+                if seconds is None:
+                    raise Unavailable(str(busy)) from None
+            await anyio.sleep(seconds)
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> bytes:
         async with client.stream("GET", url) as response:
@@ -87,4 +107,11 @@ class LogFetch:
                 case 401 | 403:
                     raise Denied(f"{url}: this needs the token of an auditor")
                 case status:
-                    raise Unavailable(f"{url}: answered {status}")
+                    kind = _Busy if status in _BUSY else Unavailable
+                    raise kind(f"{url}: answered {status}{_reason(response)}")
+
+
+def _reason(response: httpx.Response) -> str:
+    """The code of a refusal of ours, and of nobody's longer or stranger texts."""
+    found = _REASON.fullmatch(response.headers.get("x-secure-cache-reason", ""))
+    return f" ({found.group()})" if found else ""

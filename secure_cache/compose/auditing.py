@@ -48,7 +48,10 @@ _log = structlog.get_logger(__name__)
 
 _MANY = 512
 """So many entries behind, other processes do the work: they cost no request anything."""
+_FIRST_RETRY_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
+"""After a fault the index is looked at again after the first, then twice as late each time, up to
+this."""
 _MOMENT_SECONDS = 0.5
 _NICENESS = 19
 _QUIET_ROUNDS = 15
@@ -223,7 +226,7 @@ class Auditing:
         """Open the index and keep it up to date, until cancelled."""
         if self._path is None:
             return
-        opened_again = False
+        opened_again, wait = False, _FIRST_RETRY_SECONDS
         while True:
             try:
                 await self._follow_once(self._path)
@@ -241,9 +244,10 @@ class Auditing:
                     _log.exception("audit.index_failed", code=error.code, why=str(error))
                 self._fault = error
                 await self._tell_lag()
-                await anyio.sleep(_RETRY_SECONDS)
+                await anyio.sleep(wait)
+                wait = min(2 * wait, _RETRY_SECONDS)
             else:
-                opened_again = False
+                opened_again, wait = False, _FIRST_RETRY_SECONDS
                 if self._fault is not None:
                     _log.info("audit.index_recovered")
                 self._fault = None

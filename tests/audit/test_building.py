@@ -371,6 +371,39 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         AuditIndex.open(tmp_path / "nowhere" / "index.sqlite")
 
 
+def test_workers_that_begin_an_index_at_the_same_moment_all_have_it():
+    """A server that has just been installed starts them together; one in ten had none for 30 s."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("race_openers.py")), "60", "4"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.split("\n")[:-1]
+    assert (len(said), set(said)) == (240, {""})
+
+
+def test_a_file_that_somebody_is_about_to_make_an_index_of_is_waited_for(tmp_path):
+    index = opened(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    index.path.touch()
+    with pytest.raises(StorageUnavailable, match="being made"):
+        index.count()
+    opened(tmp_path)
+    assert index.count() == 0
+
+
+def test_whoever_opens_an_index_does_not_wait_for_its_builder(tmp_path):
+    index = opened(tmp_path)
+    builder = sqlite3.connect(index.path, isolation_level=None)
+    builder.execute("BEGIN IMMEDIATE")
+    assert opened(tmp_path).count() == 0
+    builder.close()
+
+
 def test_another_programs_database_is_never_touched(tmp_path):
     path = tmp_path / "other.sqlite"
     other = sqlite3.connect(path)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from secure_cache.client import log_fetch
 from secure_cache.client.http_answer import new_client, read_answer
 from secure_cache.client.log_fetch import LogFetch
 from secure_cache.client.remote import ServerAddress
@@ -85,6 +86,46 @@ async def test_a_file_is_fetched_with_the_token():
 async def test_each_status_says_what_it_means(status, error):
     with pytest.raises(error):
         await fetched(plain(status))
+
+
+def busy_until(last):
+    """Busy to all but the last of so many, and the times of all."""
+    times = []
+
+    async def answer(stream, head):
+        times.append(anyio.current_time())
+        if len(times) < last:
+            busy = plain("503 Service Unavailable", b"", "X-Secure-Cache-Reason: unavailable")
+            await busy(stream, head)
+        else:
+            await plain("200 OK", b"the note")(stream, head)
+
+    return answer, times
+
+
+async def test_who_is_busy_is_asked_again_a_little_later(monkeypatch):
+    monkeypatch.setattr(log_fetch, "_BUSY_WAITS_SECONDS", (0.1, 0.2, 0.4))
+    answer, times = busy_until(last=4)
+    assert await fetched(answer) == b"the note"
+    assert [after - before >= wait for before, after, wait in steps(times)] == [True] * 3
+
+
+def steps(times):
+    return zip(times, times[1:], log_fetch._BUSY_WAITS_SECONDS, strict=False)
+
+
+async def test_who_stays_busy_is_not_asked_for_ever_and_the_reason_is_told(monkeypatch):
+    monkeypatch.setattr(log_fetch, "_BUSY_WAITS_SECONDS", (0.01, 0.01))
+    answer, times = busy_until(last=100)
+    with pytest.raises(Unavailable, match=r"answered 503 \(unavailable\)$"):
+        await fetched(answer)
+    assert len(times) == 3
+
+
+async def test_a_reason_that_is_not_one_of_ours_is_not_repeated():
+    hostile = plain("500 Oh", b"", "X-Secure-Cache-Reason: \x1b[31mred")
+    with pytest.raises(Unavailable, match=r"answered 500$"):
+        await fetched(hostile)
 
 
 async def test_another_status_may_mean_that_there_is_nothing():
