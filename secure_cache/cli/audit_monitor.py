@@ -172,6 +172,12 @@ class _Outlet:
         if self._hook is not None:
             self._hook.deliver(self._name, alerts)
 
+    def leave(self, alerts: list[dict[str, Any]]) -> None:
+        note(
+            f"Stopped before the webhook took all of {len(alerts)} alerts: the next run tells them"
+            " again."
+        )
+
 
 def _secret(path: Path | None, variable: str, option: str) -> str | None:
     """From a file or the environment, never from the command line: others can read that."""

@@ -4,10 +4,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import anyio
 import anyio.to_thread
 import msgspec
 
 from secure_cache.audit.watch_alert import Alert, Severity
+from secure_cache.client.abandoned import call_or_abandon
 from secure_cache.client.monitor_state import StateFile
 from secure_cache.model.clock import Clock
 from secure_cache.model.errors import CorruptObject, HistoryChanged, Unavailable
@@ -25,6 +27,10 @@ class Outlet(Protocol):
 
     def post(self, alerts: _Documents) -> None:
         """To the webhook, if there is one. Raises: Unavailable: it may not have all of them."""
+        ...
+
+    def leave(self, alerts: _Documents) -> None:
+        """Say that the monitor was told to stop before the webhook took these."""
         ...
 
 
@@ -47,7 +53,7 @@ class Desk:
         if alerts:
             documents = [alert.document(origin) for alert in alerts]
             await anyio.to_thread.run_sync(self.outlet.show, documents)
-            await anyio.to_thread.run_sync(self.outlet.post, documents)
+            await self._post(documents)
 
     async def stand(self, alerts: list[Alert]) -> None:
         """Tell what is wrong with the log as a whole; nothing, when nothing is.
@@ -66,12 +72,21 @@ class Desk:
         await anyio.to_thread.run_sync(self.outlet.show, documents)
         due = [item for item in documents if now - was.get(item["id"], 0) >= _AGAIN_SECONDS]
         if due:
-            await anyio.to_thread.run_sync(self.outlet.post, due)
+            await self._post(due)
         told = {item["id"]: was.get(item["id"], 0) for item in documents}
         told |= {item["id"]: now for item in due}
         if state is not None and told != was:
             state = msgspec.structs.replace(state, standing=told)
             await anyio.to_thread.run_sync(self.file.write, state)
+
+    async def _post(self, documents: _Documents) -> None:
+        # A webhook that hangs must not hold up whoever stops the monitor. What it may not have
+        # taken is told again by the next run, as after a crash.
+        try:
+            await call_or_abandon(self.outlet.post, documents)
+        except anyio.get_cancelled_exc_class():
+            self.outlet.leave(documents)
+            raise
 
     async def history_changed(self, error: HistoryChanged) -> Alert:
         """The alert for it, after both checkpoints were kept."""

@@ -18,6 +18,7 @@ from secure_cache.audit.index import AuditIndex
 from secure_cache.audit.policy_history import PolicyHistory
 from secure_cache.audit.queries import MAX_PAGE, PageRequest
 from secure_cache.audit.reading import statement_of
+from secure_cache.client.abandoned import call_or_abandon
 from secure_cache.client.audit import RemoteAudit
 from secure_cache.client.http_answer import new_client
 from secure_cache.compose.audit_offline import offline_audit, offline_index_path
@@ -138,7 +139,7 @@ async def indexes_of(
     asked = {"event": list(kinds)}
     if place.server is not None and place.token is not None:
         remote = RemoteAudit(place.server, place.token, new_client)
-        return await anyio.to_thread.run_sync(_of_server, remote, asked)
+        return await call_or_abandon(_of_server, remote, asked)
     if place.mirror is not None:
         async with indexed_mirror(place.mirror, clock, None) as (index, _):
             return await anyio.to_thread.run_sync(_of_index, index, asked)

@@ -5,11 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import anyio.to_thread
-
 from secure_cache.audit.filters import Filter
 from secure_cache.audit.forms import inert_json
 from secure_cache.audit.queries import PageRequest
+from secure_cache.client.abandoned import call_or_abandon
 from secure_cache.client.audit import RemoteAudit
 from secure_cache.client.http_answer import new_client
 from secure_cache.client.proofs import ProvedEntry, judged_entry, prove_logged
@@ -141,12 +140,12 @@ async def _named(
     """Index and state of the newest entries that a place names, one more than are shown."""
     if place.server is not None:
         remote = RemoteAudit(place.server, place.token or "", new_client)
-        rows = await anyio.to_thread.run_sync(
+        rows = await call_or_abandon(
             lambda: list(remote.entries(given, limit=MAX_SERVED + 1, newest_first=True))
         )
         for row in rows:
             index = _index_in(row)
-            details = await anyio.to_thread.run_sync(remote.details, index)
+            details = await call_or_abandon(remote.details, index)
             yield index, _state(details["state"])
         return
     async with offline_of(place, clock) as audit:

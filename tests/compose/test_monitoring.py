@@ -2,7 +2,11 @@
 
 import base64
 import json
+import threading
 
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
 import pytest
 from fakes.audit import T0, leaf_of, leaf_of_event, numbered
 from fakes.signed_log import LOG_KEY, ORIGIN, SIGNER, SignedLog
@@ -39,7 +43,7 @@ RULES = "version: 1\nexpect: [{ name: all, issuer: '*', namespace: 'demo:branch/
 
 class Outlet:
     def __init__(self):
-        self.shown, self.posted, self.fails = [], [], False
+        self.shown, self.posted, self.fails, self.left = [], [], False, []
 
     def show(self, alerts):
         self.shown += alerts
@@ -48,6 +52,9 @@ class Outlet:
         if self.fails:
             raise Unavailable("the webhook did not take the alerts: no answer")
         self.posted += alerts
+
+    def leave(self, alerts):
+        self.left += alerts
 
 
 class Watched:
@@ -220,6 +227,31 @@ async def test_a_monitor_that_is_killed_at_any_step_loses_no_alert(
         assert await watched.look() == []
         kill_at += 1
     assert kill_at > 4 * 3
+
+
+async def test_a_monitor_that_is_told_to_stop_does_not_wait_for_a_webhook(watched):
+    await watched.look()
+    watched.add(entry(4, policy_sha256="cd" * 32))
+    began, answered = anyio.Event(), threading.Event()
+
+    def hang(alerts):
+        anyio.from_thread.run_sync(began.set, token=token)
+        assert answered.wait(30)
+
+    token, state = anyio.lowlevel.current_token(), watched.state.read_text()
+    watched.outlet.post = hang
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watched.look)
+        await began.wait()
+        tasks.cancel_scope.cancel()
+    assert not answered.is_set()
+    answered.set()
+    # It says so, and the next run tells it again.
+    assert watched.outlet.left == watched.outlet.shown
+    assert watched.state.read_text() == state
+    del watched.outlet.post
+    assert await watched.look() == ["unknown-policy"]
+    assert watched.outlet.posted == watched.outlet.left
 
 
 # What is wrong with the log as a whole ------------------------------------------------------------

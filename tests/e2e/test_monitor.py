@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 
@@ -274,6 +275,24 @@ def test_a_follower_goes_on_and_ends_when_it_is_told_to(server, monitor):
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+def test_a_follower_whose_webhook_hangs_ends_when_it_is_told_to(server, monitor, hook):
+    store(server, server.token(), "1")
+    monitor.alerts(code=0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/secret-path"
+        process = monitor.start("--follow", "1s", SECURE_CACHE_MONITOR_WEBHOOK=url)
+        store(server, server.token(branch="feature"), "3")
+        first = json.loads(process.stdout.readline())
+        process.terminate()
+        # Tried three times, and each time waited for, it would be more than half a minute.
+        _, said = process.communicate(timeout=25)
+    assert process.returncode == 0
+    assert "took all of 1 alerts: the next run tells them again" in said
+    assert monitor.alerts(code=1, SECURE_CACHE_MONITOR_WEBHOOK=hook) == [first]
+    ((_, body),) = Hook.taken
+    assert json.loads(body)["alerts"] == [first]
 
 
 def test_over_its_stores_it_is_the_same(server, monitor):
