@@ -47,7 +47,7 @@ def keys_of(clock, directory, *, seen=None, fetcher=None):
 
 
 async def until(condition):
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - a real server has no event to wait for
             await anyio.sleep(0.005)
 

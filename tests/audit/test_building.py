@@ -222,7 +222,7 @@ def test_killing_the_builder_costs_at_most_a_batch(tmp_path, folder, apart):
     assert process.communicate()[0].strip().endswith("done")
     assert all_rows(opened(tmp_path)) == rows_of(LEAVES)
     # Those who helped the killed ones have noticed, and are gone.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while helpers_of(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -70,7 +70,7 @@ def log():
 
 
 async def until(condition):
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - states that the outside can only observe
             await anyio.sleep(0.005)
 

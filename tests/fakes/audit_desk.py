@@ -13,7 +13,7 @@ FAST = {
 
 async def until(condition):
     """Wait for something that only the outside can see."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not await condition():  # noqa: ASYNC110
             await anyio.sleep(0.05)
 

@@ -147,7 +147,7 @@ def events(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for(question, *, seconds=20):
+def wait_for(question, *, seconds=60):
     """Ask until the answer is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

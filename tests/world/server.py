@@ -61,7 +61,7 @@ def free_port() -> int:
             return port
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Poll: for states that the outside can only observe."""
     deadline = time.monotonic() + seconds
     while not condition():

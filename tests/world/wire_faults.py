@@ -203,7 +203,7 @@ class Rule:
         self.hits += 1
         return True
 
-    def wait_hit(self, seconds: float = 20) -> None:
+    def wait_hit(self, seconds: float = 60) -> None:
         """Until it has befallen a request; with `Hold`, until something is held."""
         assert self._hit.wait(seconds), f"no request within {seconds} s: {self.action}"
 
