@@ -9,7 +9,7 @@ import httpx
 import pytest
 from interop.go_tool import go_tool, run_tool
 from world.server import NotReadyError, cli, wait_until
-from world.witness import WitnessProcess
+from world.witness import WitnessProcess, ask_witnesses, vkey_of
 
 from secure_cache.model.errors import LogInconsistent
 from secure_cache.tlog.note import Ed25519Verifier, Note
@@ -22,26 +22,14 @@ def place(make_server, tmp_path):
 
     def make(profile, *, quorum="2", workers=1, lying=None):
         server = make_server(workers=workers)
-        vkey = cli("keys", "show", "--vkey", "--config", server.config).stdout.strip()
+        vkey = vkey_of(server)
         witnesses = [
             WitnessProcess(tmp_path / f"w{n}", f"witness.example.com/w{n}", (vkey,)).start()
             for n in (1, 2, 3)
         ]
         made.extend(witnesses)
-        policy = tmp_path / "witnesses.policy"
-        lines = [witness.policy_line for witness in witnesses]
-        if lying is not None:
-            lines[2] = lines[2].replace(witnesses[2].url, lying)
-        policy.write_text(
-            f"log {vkey}\n{''.join(lines)}group enough {quorum} w1 w2 w3\nquorum enough\n"
-        )
-        settings = server.config.read_text().replace("[witnesses]", "[unused]", 1)
-        assert settings.count("[unused]") == 1
-        head, _, tail = settings.partition("[unused]")
-        server.config.write_text(
-            f'{head}[witnesses]\npolicy = "{policy}"\nprofile = "{profile}"\n'
-            "timeout_seconds = 0.5\n" + tail.partition("\n\n[")[1] + tail.partition("\n\n[")[2]
-        )
+        at = {} if lying is None else {"w3": lying}
+        policy = ask_witnesses(server, witnesses, profile=profile, quorum=quorum, at=at)
         return server, witnesses, Place(server, WitnessPolicy.parse(policy.read_bytes()), vkey)
 
     yield make

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-from world.server import READY_SECONDS, cli, command, free_port
+from world.server import READY_SECONDS, Server, cli, command, free_port
 
 
 class WitnessProcess:
@@ -83,3 +84,44 @@ class WitnessProcess:
 
     def post(self, body: bytes) -> httpx.Response:
         return httpx.post(f"{self.url}/add-checkpoint", content=body, timeout=30, trust_env=False)
+
+
+def vkey_of(server: Server) -> str:
+    """The key of its log; it need not run."""
+    done = cli("keys", "show", "--vkey", "--config", server.config)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def ask_witnesses(
+    server: Server,
+    witnesses: list[WitnessProcess],
+    *,
+    profile: str,
+    quorum: str,
+    at: Mapping[str, str] | None = None,
+) -> Path:
+    """Set up a server that does not run yet; gives the witness policy.
+
+    Args:
+        quorum: how many of them, `any` or `all`.
+        at: other addresses than their own, by the names in the policy.
+    """
+    lines = [witness.policy_line for witness in witnesses]
+    names = [line.split()[1] for line in lines]
+    for number, name in enumerate(names):
+        lines[number] = lines[number].replace(
+            witnesses[number].url, (at or {}).get(name, witnesses[number].url)
+        )
+    policy = server.directory / "witnesses.policy"
+    policy.write_text(
+        f"log {vkey_of(server)}\n{''.join(lines)}"
+        f"group enough {quorum} {' '.join(names)}\nquorum enough\n"
+    )
+    # In the file, and not in the environment: what looks at the installation has it too.
+    head, found, tail = server.config.read_text().partition("[witnesses]\n")
+    assert found
+    mine = f'policy = "{policy}"\nprofile = "{profile}"\ntimeout_seconds = 0.5\n'
+    _, following, tail = tail.partition("\n[")
+    server.config.write_text(f"{head}{found}{mine}{following}{tail}")
+    return policy
