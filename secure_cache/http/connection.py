@@ -14,7 +14,7 @@ What each connection may do here:
 | trailers; an upgrade with a body | none | 400 |
 | body | a minimum rate (the application's own, better explained bounds come first) | 408 |
 | requests waiting behind one at work | 8 | 400 after their answers |
-| idle between requests | `timeout_keep_alive` | closed |
+| idle between requests | `timeout_keep_alive`; 0.5 s when the server leaves | closed |
 | rest of a body after its answer | 1 MiB, 2 s | closed |
 | a client that does not read | a minimum rate | reset |
 | connections of this process | 10 000 | the longest idle one is closed; if none is, 503 |
@@ -23,6 +23,9 @@ A refusal is one constant line of `text/plain` with `Connection: close`. It is n
 into or before another request's answer: a proxy in front would hand it to the wrong client.
 After it the socket is half-closed and what still comes is forgotten within bounds, because
 closing at once would reset the connection and lose the refusal. WebSockets do not exist here.
+
+Nor is an idle connection closed over a request that nobody read yet, and a server that leaves
+says so in an answer where it can: one reset fails a build.
 """
 
 import asyncio
@@ -35,18 +38,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from secure_cache.http.connection_limits import ConnectionLimits, RefusalLog
+from secure_cache.http.connection_limits import ConnectionLimits, RefusalLog, refusal
 from secure_cache.http.patience import Patience
 from secure_cache.http.request_head import check_head, has_body
 from secure_cache.http.timers import Timers
+from secure_cache.http.unread import holds_unread
 from secure_cache.model.errors import Malformed, Overloaded, SecureCacheError, TooLarge, TooSlow
-
-_STATUS_LINES = {
-    Malformed: b"HTTP/1.1 400 Bad Request\r\n",
-    TooSlow: b"HTTP/1.1 408 Request Timeout\r\n",
-    TooLarge: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
-    Overloaded: b"HTTP/1.1 503 Service Unavailable\r\n",
-}
 
 
 class _Phase(enum.Enum):
@@ -104,14 +101,17 @@ class HardenedProtocol(HttpToolsProtocol):
             # and with it the process, until the drain ends and cuts a request.
             self.shutdown()
         elif len(self.connections) > self.limits.max_connections:
-            if self.idle:
+            quiet = next((other for other in self.idle if not holds_unread(other.transport)), None)
+            if quiet is not None:
                 # A clean close of an idle connection costs its client nothing but a new one.
-                next(iter(self.idle)).timeout_keep_alive_handler()
+                quiet.timeout_keep_alive_handler()
             else:
                 self._refuse(Overloaded("too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.idle.pop(self, None)
+        # uvicorn leaves it armed after a reset, and with it keeps all of this for two minutes.
+        self._unset_keepalive_if_required()
         self._timers.disarm_all()
         self.pipeline.clear()
         self._disconnect_running()
@@ -139,15 +139,25 @@ class HardenedProtocol(HttpToolsProtocol):
         """The server is leaving: finish what is open, then close."""
         self._leaving = True
         if self._is_busy():
-            self.cycle.keep_alive = False
+            # An answer that has begun can no longer say that it is the last.
+            self.cycle.keep_alive &= self.cycle.response_started
         elif self._phase is _Phase.BETWEEN and "head" in self._timers:
             # Accepted a moment ago, and its first request is on the way.
             self._timers.arm("head", min(1.0, self.limits.header_seconds), self._head_is_late)
-        elif self._phase is _Phase.BETWEEN:
-            self._close()
+        elif self._phase is _Phase.BETWEEN and not self._deaf:
+            self._part()
+
+    def _part(self) -> None:
+        """Who sends soon hears of the end in the answer; who is silent is closed."""
+        self._timers.arm("part", self.limits.parting_seconds, self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
-        self._close()
+        if self._phase is not _Phase.BETWEEN or self._is_busy():
+            return
+        if holds_unread(self.transport):
+            self._timers.arm("part", 0.05, self.timeout_keep_alive_handler)
+        else:
+            self._close()
 
     # ---- reading
 
@@ -299,8 +309,10 @@ class HardenedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._owed is not None:
             self._write_refusal(self._owed)
-        elif self._leaving or self._deaf:
+        elif self._deaf:
             self._close()
+        elif self._leaving and self._phase is _Phase.BETWEEN:
+            self._part()
         elif self._phase is _Phase.BODY:
             self._timers.disarm("body")
             self._forgotten = 0
@@ -344,9 +356,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._deaf = True
         self._owed = None
         self._unset_keepalive_if_required()
-        line = f"{error}\n".encode("ascii")
-        head = b"content-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(_STATUS_LINES[type(error)] + head % len(line) + line)
+        self.transport.write(refusal(error))
         if self._half_closed or not self.transport.can_write_eof():
             self._close()
             return
@@ -368,8 +378,6 @@ class HardenedProtocol(HttpToolsProtocol):
         since, waiting = self._send_paused
         self._send_patience.spend(self.loop.time() - since)
         self._send_patience.earn(waiting)
-
-    # ---- the end
 
     def _close(self) -> None:
         """Close once everything written has gone out; give up on a client that does not read."""

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from secure_cache.model.errors import SecureCacheError
+from secure_cache.model.errors import Malformed, Overloaded, SecureCacheError, TooLarge, TooSlow
+
+_STATUS_LINES = {
+    Malformed: b"HTTP/1.1 400 Bad Request\r\n",
+    TooSlow: b"HTTP/1.1 408 Request Timeout\r\n",
+    TooLarge: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+    Overloaded: b"HTTP/1.1 503 Service Unavailable\r\n",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,8 @@ class ConnectionLimits:
         send_grace_seconds: the same for a client that reads slowly.
         linger_bytes: how much is forgotten after a refusal, or after an early answer.
         linger_seconds: for how long.
+        parting_seconds: how long an idle connection stays when the server leaves. A client that
+            sends meanwhile is answered, and told that this was the last answer.
     """
 
     max_header_bytes: int = 32768
@@ -36,6 +45,14 @@ class ConnectionLimits:
     send_grace_seconds: float = 30.0
     linger_bytes: int = 1 << 20
     linger_seconds: float = 2.0
+    parting_seconds: float = 0.5
+
+
+def refusal(error: SecureCacheError) -> bytes:
+    """The whole answer to a client that crossed a bound. The error's text is a constant of ours."""
+    line = f"{error}\n".encode("ascii")
+    head = b"content-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return _STATUS_LINES[type(error)] + head % len(line) + line
 
 
 class RefusalLog:

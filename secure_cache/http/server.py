@@ -2,9 +2,9 @@
 drain that finishes what is open.
 
 SIGTERM, in this order: `Worker.draining` becomes true (readiness is red); after `notice_seconds`
-the port closes; idle connections close, busy ones after their answer; what is still open after
-`drain_seconds` is cancelled; then the application's lifespan ends. A client that was cut gets a
-closed connection, never half an answer with a right length.
+the port closes; busy connections close after their answer, silent ones soon; what is still open
+after `drain_seconds` is cancelled; then the application's lifespan ends. A client that was cut gets
+a closed connection, never half an answer with a right length.
 
 `supervisor` runs several of these over one socket.
 """
