@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,39 +151,58 @@ class _Supervisor:
 
     def _serve(self, url: str) -> None:
         for index in range(self._options.workers):
-            self._start(index)
+            try:
+                self._start(index)
+            except OSError as error:
+                raise Unavailable(f"worker {index} cannot be started: {error.strerror}") from error
         announced = False
         while not self._signals:
             self._wait(self._until_due())
             for index in [index for index, due in self._due.items() if due <= time.monotonic()]:
-                self._start(index)
+                self._start_again(index)
             self._reap(starting=not announced)
             if not announced and all(worker.ready for worker in self._workers.values()):
                 announced = True
                 self._hooks.on_ready(url)
 
+    def _start_again(self, index: int) -> None:
+        """A machine that is out of processes, memory or files for a moment must not end those
+        workers that still serve."""
+        del self._due[index]
+        try:
+            self._start(index)
+        except OSError as error:
+            self._log.error("server.worker_not_started", worker=index, why=error.strerror)
+            self._due[index] = time.monotonic() + self._next_pause(index)
+
     def _start(self, index: int) -> None:
-        self._due.pop(index, None)
+        """Raises: OSError."""
         ours, theirs = socket.socketpair()
         fds = (theirs.fileno(), self._listener.fileno())
         # -P: a file in the current folder must not become a module of the server.
         command = [sys.executable, "-P", "-c", _BOOTSTRAP, _ROOT, *map(str, fds)]
-        with theirs:
-            popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command,
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                # Ctrl-C reaches the parent only, which then asks each worker once.
-                process_group=0,
-                env={**os.environ, **self._hooks.worker_env},
-            )
+        try:
+            with theirs:
+                popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    command,
+                    pass_fds=fds,
+                    stdin=subprocess.DEVNULL,
+                    # Ctrl-C reaches the parent only, which then asks each worker once.
+                    process_group=0,
+                    env={**os.environ, **self._hooks.worker_env},
+                )
+        except BaseException:
+            ours.close()
+            raise
         orders = {
             "factory": self._source.factory,
             "argument": self._source.argument,
             "options": self._options.to_json(),
             "index": index,
         }
-        ours.sendall(json.dumps(orders).encode() + b"\n")
+        # One that is dead already is met by `_reap`.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            ours.sendall(json.dumps(orders).encode() + b"\n")
         ours.settimeout(0)
         worker = _Process(index, popen, ours, time.monotonic())
         self._workers[index] = worker
@@ -227,9 +247,12 @@ class _Supervisor:
             )
             if time.monotonic() - worker.born > OLD_SECONDS:
                 self._pause.pop(worker.index, None)
-            pause = self._pause.get(worker.index, FIRST_PAUSE_SECONDS)
-            self._pause[worker.index] = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            self._due[worker.index] = time.monotonic() + pause
+            self._due[worker.index] = time.monotonic() + self._next_pause(worker.index)
+
+    def _next_pause(self, index: int) -> float:
+        pause = self._pause.get(index, FIRST_PAUSE_SECONDS)
+        self._pause[index] = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return pause
 
     def _forget(self, worker: _Process) -> None:
         del self._workers[worker.index]

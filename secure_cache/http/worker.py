@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 
 from secure_cache.http.server import AppSource, ServerOptions, Worker, longest_end_seconds, serve
 from secure_cache.model.errors import InvalidPolicy, SecureCacheError
@@ -47,8 +48,10 @@ def _leave_with_parent(channel: socket.socket, patience_seconds: float) -> None:
     """Drain when the parent is gone. A thread, because a stuck event loop would not notice."""
 
     def watch() -> None:
-        while channel.recv(1):
-            pass
+        # Reset: the parent was killed before it had read that we are ready.
+        with suppress(ConnectionResetError):
+            while channel.recv(1):
+                pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(patience_seconds)
         os._exit(FAILED)

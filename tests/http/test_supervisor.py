@@ -3,7 +3,9 @@
 import json
 import os
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 
@@ -29,6 +31,8 @@ run(
     ),
 )
 """
+
+WORKER = "import sys; from secure_cache.http.worker import main; sys.exit(main(sys.argv[1:]))"
 
 
 def marked(pid):
@@ -66,6 +70,61 @@ def test_the_caller_hears_once_of_readiness_and_of_each_worker_that_ended():
         said = [json.loads(line) for line in rest.splitlines() if line.startswith("[")]
         assert sorted(said) == sorted(["exit", pid] for pid in second)
         assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_machine_without_a_free_file_for_a_moment_does_not_end_the_other_workers():
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+    )
+    try:
+        assert json.loads(process.stdout.readline())[0] == "ready"
+        first, other = children(process.pid)
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (4, 1 << 10))
+        os.kill(first, signal.SIGKILL)
+        assert json.loads(process.stdout.readline()) == ["exit", first]
+        while "server.worker_not_started" not in process.stderr.readline():
+            assert process.poll() is None
+        assert children(process.pid) == [other]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        wait_for(lambda: len([pid for pid in children(process.pid) if marked(pid)]) == 2)
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_ends_whose_parent_was_killed_before_it_read_that_the_worker_is_ready():
+    """Such an end of the pair is reset and not closed. The port would have been taken for ever."""
+    ours, theirs = socket.socketpair()
+    options = ServerOptions(port=0, workers=2, drain_seconds=1)
+    orders = {
+        "factory": "fakes.edge_app:build",
+        "argument": "{}",
+        "options": options.to_json(),
+        "index": 0,
+    }
+    with listen(options) as listener, theirs:
+        fds = (theirs.fileno(), listener.fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, *map(str, fds)],
+            pass_fds=fds,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+        )
+    try:
+        with ours:
+            ours.sendall(json.dumps(orders).encode() + b"\n")
+            assert select.select([ours], [], [], 60)[0] == [ours]
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()
