@@ -6,6 +6,7 @@ speaks raw ASGI, decides nothing, and answers only with statuses that the real c
 `errors`).
 """
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ _log = structlog.get_logger("secure_cache.request")
 
 _METHODS = {"GET", "HEAD", "PUT"}
 _PARTING_SECONDS = 2.0
-"""Less than a server that leaves is given to end (`server.KILL_AFTER_SECONDS`)."""
+"""Less than a server that leaves waits for it (`server.LAST_WORDS_SECONDS`)."""
 
 _STALLED_SEND_SECONDS = 60.0
 _ASK_AFTER_BYTES = 4 * 1024 * 1024
@@ -218,7 +219,9 @@ class NxCache:
         await request.start(202 if self._strict else 200, headers)
         await request.body(b"", more=False)
 
-    async def _refuse(self, request: CacheRequest, error: SecureCacheError) -> None:
+    async def _refuse(
+        self, request: CacheRequest, error: SecureCacheError, *, longest_seconds: float = math.inf
+    ) -> None:
         """Tell a refusal; nothing more can be told once the answer has begun."""
         if request.status:
             return
@@ -231,17 +234,18 @@ class NxCache:
             return
         known = request.caller is not None and request.caller.identity is not None
         request.status = status
+        bounds = self._limits.drain if known else self._limits.stranger_drain
         await refuse_and_drain(
             request.send,
             request.receive,
             Answer(status, text, headers),
-            self._limits.drain if known else self._limits.stranger_drain,
+            DrainBounds(bounds.max_bytes, min(bounds.max_seconds, longest_seconds)),
         )
 
     async def _part(self, request: CacheRequest, error: SecureCacheError) -> None:
         """The end of a drain cuts a request: what would be a 500 is a miss, or not stored."""
         with anyio.move_on_after(_PARTING_SECONDS, shield=True):
-            await self._refuse(request, error)
+            await self._refuse(request, error, longest_seconds=0.9 * _PARTING_SECONDS)
 
     async def _method_not_allowed(self, request: CacheRequest) -> None:
         text = b"this path takes GET, HEAD and PUT"

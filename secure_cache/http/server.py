@@ -40,6 +40,10 @@ SPARE_FILES = 1024
 KILL_AFTER_SECONDS = 5.0
 """Beyond notice and drain: what a worker gets for its lifespan to end."""
 
+LAST_WORDS_SECONDS = 2.5
+"""Of these: what a request that was cut gets to tell its client. Longer than the application's own
+bound, which is `nx._PARTING_SECONDS`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
@@ -182,7 +186,9 @@ class _Lifespan:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
+            # Cut at the end of a drain, it is no defect; uvicorn would log it as one.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._app(scope, receive, send)
             return
 
         async def say(message: ASGISendEvent) -> None:
@@ -223,13 +229,16 @@ class _Server(uvicorn.Server):
         worker: Worker,
         on_ready: Callable[[], None],
         on_leave: Callable[[], None],
+        *,
         notice: float,
+        drain: float,
     ) -> None:
         super().__init__(config)
         self._worker = worker
         self._on_ready = on_ready
         self._on_leave = on_leave
         self._notice = notice
+        self._drain = drain
         self._hurry = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -256,7 +265,13 @@ class _Server(uvicorn.Server):
         with anyio.move_on_after(self._notice):
             await self._hurry.wait()
         self._on_leave()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._drain + LAST_WORDS_SECONDS
         await super().shutdown(sockets)
+        if self.server_state.tasks and not self.force_exit:
+            # They were cut, and tell it to their clients: were the process to end now, it would
+            # reset their connections, and an upload that is reset fails a build.
+            await asyncio.wait(tuple(self.server_state.tasks), timeout=max(0.0, end - loop.time()))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -302,7 +317,14 @@ def serve(
     )
     # An int for uvicorn's annotation, any number of seconds for the `wait_for` behind it.
     config.timeout_graceful_shutdown = options.drain_seconds  # type: ignore[assignment]
-    server = _Server(config, worker, on_ready, protocol.leave, options.notice_seconds)
+    server = _Server(
+        config,
+        worker,
+        on_ready,
+        protocol.leave,
+        notice=options.notice_seconds,
+        drain=options.drain_seconds,
+    )
     app.on_end = server.abandon
     try:
         server.run(sockets=[listener])
