@@ -50,7 +50,7 @@ class Origin:
     Attributes:
         fetch: the log's files, unverified.
         trust: what proves its checkpoint.
-        ring_for: the key ring with a digest in hex, unverified.
+        given_ring: the newest key ring as the place gives it, unverified.
         policy_text: a policy by its digest in hex, verified. Raises: NotFound, CorruptObject.
         keys: the entry keys, pinned; None: those that the log announces.
         remedy: what a person can do about a file that is damaged there.
@@ -58,7 +58,7 @@ class Origin:
 
     fetch: Fetch
     trust: Trust
-    ring_for: Callable[[str], Awaitable[bytes]]
+    given_ring: Callable[[], Awaitable[bytes]]
     policy_text: Callable[[str], Awaitable[bytes]]
     keys: KeyRing | None = None
     remedy: str | None = None
@@ -216,17 +216,18 @@ class Mirror:
         self, tree: TreeReader, origin: Origin, start: int, *, newest: bool
     ) -> tuple[Announced, KeyRing]:
         """Read the entries for what they announce: the newest keys are known at the end only."""
-        announced, known = Announced(), self._pins.keys_event
+        data = await origin.given_ring()
+        announced, known = Announced(data), self._pins.keys_event
         if start and known is not None and known < start:
             announced.read(known, await self._older_entry(tree, known))
-        if not announced.keys:
+        if announced.nothing:
             start = 0
         async for group in in_batches(tree, start):
             for first, leaves in group:
                 for index, leaf in enumerate(leaves, first):
                     announced.read(index, leaf)
         try:
-            index, ring, data = await announced.ring(origin.ring_for, newest=newest)
+            index, ring = announced.ring(newest=newest)
         except NotAnnouncedError:
             if not start:
                 raise

@@ -1,6 +1,6 @@
 """What the entries of a mirror are worth: held to the keys that the log itself announced."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -15,11 +15,12 @@ from secure_cache.provenance.dsse import Envelope
 from secure_cache.provenance.event import Happening, KeysChanged, PolicyTookEffect
 from secure_cache.provenance.event_statement import parse_event
 from secure_cache.provenance.keys import KeyRing, KeyStatus, ring_of
-from secure_cache.provenance.verify import verify_statement
+from secure_cache.provenance.verify import verify_event, verify_statement
 from secure_cache.tlog.reader import TreeReader
 from secure_cache.tlog.tiles import FANOUT
 
 MAX_BAD = 1000
+MAX_POLICIES = 100_000
 _BUNDLES = 8
 
 
@@ -47,60 +48,88 @@ class Judgement:
         self.revoked += other.revoked
 
 
-@dataclass(slots=True)
 class Announced:
-    """What the log itself says of keys and policies. Nothing is verified yet.
+    """What the log itself says of keys and policies, read entry by entry.
 
-    Attributes:
-        keys: index, digest and leaf of each event that announces keys, the newest last.
-        policies: digests in hex.
+    Only what the ring that is given can confirm is kept: whatever strangers append, it fills no
+    memory, and nobody is asked for it.
+
+    Args:
+        given: a key ring's document, unverified.
     """
 
-    keys: list[tuple[int, str, bytes]] = field(default_factory=list)
-    policies: list[str] = field(default_factory=list)
+    def __init__(self, given: bytes) -> None:
+        self._given, self._sha256 = given, str(Digest.of(given))
+        self._ring: KeyRing | None = None
+        with suppress(ValueError):
+            self._ring = KeyRing.decode(given)
+        self._ever = None if self._ring is None else self._ring.before_revocations()
+        self._last: tuple[int, str] | None = None
+        self._doubtful: bytes | None = None
+        self._index: int | None = None
+        self._policies: dict[str, None] = {}
+
+    @property
+    def nothing(self) -> bool:
+        """No event announced keys, whichever."""
+        return self._last is None
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Digests in hex, of events that a key of the ring has signed."""
+        return tuple(self._policies)
 
     def read(self, index: int, leaf: bytes) -> None:
-        """Look at one entry."""
-        happened = _happened(leaf)
-        if isinstance(happened, KeysChanged):
-            self.keys.append((index, str(happened.ring), leaf))
-        elif isinstance(happened, PolicyTookEffect):
-            self.policies.append(str(happened.sha256))
+        """Look at one entry.
 
-    async def ring(
-        self, ring_for: Callable[[str], Awaitable[bytes]], *, newest: bool
-    ) -> tuple[int, KeyRing, bytes]:
-        """The ring that is given, and the index of the event that announces it.
+        Raises:
+            LogInconsistent: more policies than any installation has.
+        """
+        happened = happened_in(leaf)
+        if isinstance(happened, KeysChanged):
+            self._last = (index, str(happened.ring))
+            if self._last[1] != self._sha256:
+                return
+            if signed_by(leaf, self._ring):
+                # The newest that one of these very keys signed counts.
+                self._index = index
+            elif self._doubtful is None:
+                self._doubtful = leaf
+        elif isinstance(happened, PolicyTookEffect) and signed_by(leaf, self._ever):
+            self._policies[str(happened.sha256)] = None
+            if len(self._policies) > MAX_POLICIES:
+                raise LogInconsistent(
+                    f"the log's keys have signed more than {MAX_POLICIES} policies, which no"
+                    " installation has: a log that is made to fill disks is not mirrored"
+                )
+
+    def ring(self, *, newest: bool) -> tuple[int, KeyRing]:
+        """The ring that was given, and the index of the event that announces it.
 
         An event that announces other keys later may be a change that not everybody knows yet, or
         of somebody who could append and has no key: nobody can tell without those keys. It is
         signed by none of the ring's, so that judging the entries by this ring reports it.
 
         Args:
-            ring_for: the ring with a digest in hex, unverified.
             newest: accept none but the one that is announced last.
 
         Raises:
             NotAnnouncedError: the log announces others.
             LogInconsistent: it announces none.
         """
-        if not self.keys:
+        if self._last is None:
             raise LogInconsistent("the log announces no keys, so that nothing in it can be proved")
-        last = self.keys[-1]
-        data = await ring_for(last[1])
-        given = str(Digest.of(data))
-        matching = [event for event in self.keys if event[1] == given]
-        if not matching or (newest and matching[-1] is not last):
+        last, digest = self._last
+        unknown = self._index is None and self._doubtful is None
+        if unknown or (newest and digest != self._sha256):
             raise NotAnnouncedError(
-                f"the keys that were given, {given}, are not those that entry {last[0]} of the log"
-                " announces: if keys were changed just now, run it again"
+                f"the keys that were given, {self._sha256}, are not those that entry {last} of the"
+                " log announces: if keys were changed just now, run it again"
             )
-        # The newest that one of these very keys signed: what others append ends no mirroring.
-        for index, _, leaf in reversed(matching[1:]):
-            with suppress(LogInconsistent):
-                return index, open_ring(data, leaf), data
-        index, _, leaf = matching[0]
-        return index, open_ring(data, leaf), data
+        if self._index is not None and self._ring is not None:
+            return self._index, self._ring
+        open_ring(self._given, self._doubtful or b"")
+        raise LogInconsistent("the key ring did not sign its own event")
 
 
 async def judge_entries(
@@ -181,8 +210,20 @@ def _stood(leaf: bytes, ring: KeyRing) -> bool:
     return True
 
 
-def _happened(leaf: bytes) -> Happening | None:
+def happened_in(leaf: bytes) -> Happening | None:
+    """What an event says, unverified; None for any other entry."""
     try:
         return parse_event(Envelope.decode(leaf).unverified_payload).what
     except CorruptObject:
         return None
+
+
+def signed_by(leaf: bytes, ring: KeyRing | None) -> bool:
+    """Whether a key of a ring has signed an event, in its time; none has without a ring."""
+    if ring is None:
+        return False
+    try:
+        verify_event(leaf, ring)
+    except CorruptObject:
+        return False
+    return True

@@ -77,7 +77,7 @@ class LogSource:
         trust: that key, the log's name, and who must have cosigned.
         pinned: the key came from the auditor or from his mirror, not from the place itself.
         fetch: the log's files as they are, unverified.
-        ring_for: the key ring that has a digest in hex, unverified.
+        given_ring: the newest key ring as the place gives it, unverified.
         ring: the entry keys. Raises: LogInconsistent: not those that the log announced.
         policy_text: a policy by its SHA-256 in hex, verified. Raises: NotFound, CorruptObject.
         remedy: what a person can do about a file of the log that is damaged.
@@ -87,7 +87,7 @@ class LogSource:
     trust: Trust
     pinned: bool
     fetch: Fetch
-    ring_for: Callable[[str], Awaitable[bytes]]
+    given_ring: Callable[[], Awaitable[bytes]]
     ring: Callable[[], Awaitable[KeyRing]]
     policy_text: Callable[[str], Awaitable[bytes]]
     remedy: str
@@ -158,8 +158,14 @@ async def _server(
         )
         log = FetchedLog(fetch, trust, last=last, remedy=remedy)
 
+        async def given_ring() -> bytes:
+            try:
+                return await fetch("keys")
+            except NotFound as error:
+                raise Unavailable(f"{server.url} does not give the keys of its entries") from error
+
         async def ring_for(_sha256: str) -> bytes:
-            return await fetch("keys")
+            return await given_ring()
 
         async def newest_keys_event() -> int:
             found = await _keys_events(api, server, "order=newest&limit=1")
@@ -182,7 +188,7 @@ async def _server(
             return _checked(await api(f"policies/{sha256}"), sha256)
 
         yield LogSource(
-            log, trust, bool(place.log_keys), fetch, ring_for, ring, policy_text, remedy
+            log, trust, bool(place.log_keys), fetch, given_ring, ring, policy_text, remedy
         )
 
 
@@ -234,6 +240,9 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
             return place.keys
         return await announced_ring(log, KeysGiven(find, ring_for), waits=())
 
+    async def given_ring() -> bytes:
+        return (await ring()).encode()
+
     async def policy_text(sha256: str) -> bytes:
         return _checked(await fetch(f"{POLICIES}/{sha256}.yaml"), sha256)
 
@@ -242,7 +251,7 @@ async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIte
         trust,
         pinned=True,
         fetch=fetch,
-        ring_for=ring_for,
+        given_ring=given_ring,
         ring=ring,
         policy_text=policy_text,
         remedy=remedy,
@@ -275,7 +284,7 @@ async def _stores(
 
         log = FetchedLog(fetch, trust, last=last, remedy=DAMAGED_STORE)
 
-        async def ring_for(_sha256: str) -> bytes:
+        async def given_ring() -> bytes:
             return offline.keystore.ring.encode()
 
         yield LogSource(
@@ -283,7 +292,7 @@ async def _stores(
             trust,
             pinned=True,
             fetch=fetch,
-            ring_for=ring_for,
+            given_ring=given_ring,
             ring=ring,
             policy_text=policies.text,
             remedy=DAMAGED_STORE,

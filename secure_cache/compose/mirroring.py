@@ -72,7 +72,7 @@ async def run_mirror(
         origin = Origin(
             fetch=source.fetch,
             trust=source.trust,
-            ring_for=source.ring_for,
+            given_ring=source.given_ring,
             policy_text=source.policy_text,
             keys=place.keys,
             remedy=source.remedy,

@@ -5,7 +5,9 @@ import os
 import random
 import sys
 import time
+import tracemalloc
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from fakes.audit import leaf_of, leaf_of_event, numbered
@@ -14,10 +16,11 @@ from fakes.signed_log import LOG_KEY, ORIGIN, OTHER_LOG_KEY, TRUST, SignedLog
 from fakes.statements import done, ed25519_signer, flipped, public_key, ring_for
 
 import secure_cache.client.mirror as mirror_module
+from secure_cache.client import mirror_entries
 from secure_cache.client.log_folder import LogFolder
 from secure_cache.client.mirror import Origin, opened_mirror
 from secure_cache.client.mirror_check import Checked, check_mirror
-from secure_cache.client.mirror_entries import judge_entries
+from secure_cache.client.mirror_entries import Announced, judge_entries
 from secure_cache.client.mirror_folder import new_pins, read_pins
 from secure_cache.compose.mirroring import mirror_audit
 from secure_cache.model.digest import Digest
@@ -53,7 +56,7 @@ def origin_of(log, **changes):
     values = {
         "fetch": log.fetch,
         "trust": TRUST,
-        "ring_for": log.ring_for,
+        "given_ring": partial(log.ring_for, ""),
         "policy_text": log.policy_text,
         **changes,
     }
@@ -327,13 +330,13 @@ async def test_keys_that_changed_a_moment_ago_are_looked_at_again(tmp_path):
     ring = ring_of([public_key(log.entry_signer), public_key(new)])
     asked = []
 
-    async def rotates(_sha256):
+    async def rotates():
         asked.append(len(log.leaves))
         if len(asked) == 2:
             log.announce(ring)
         return ring.encode()
 
-    done = await mirror_of(log, folder, ring_for=rotates, waits=(0, 0, 0))
+    done = await mirror_of(log, folder, given_ring=rotates, waits=(0, 0, 0))
     assert asked == [10, 10, 11]
     assert done.checkpoint.size == 11
     await assert_good(folder, log)
@@ -385,10 +388,10 @@ async def test_keys_that_everybody_knows_only_at_the_next_run_are_taken_then(tmp
     log.announce(ring_of([public_key(log.entry_signer), public_key(new)]), by=new)
     log.grow_to(20)
 
-    async def behind(_sha256):
+    async def behind():
         return old_ring
 
-    done = await mirror_of(log, folder, ring_for=behind, waits=(0,))
+    done = await mirror_of(log, folder, given_ring=behind, waits=(0,))
     assert [index for index, _ in done.judgement.bad] == [10]
     log.grow_to(30)
     done = await mirror_of(log, folder, waits=(0,))
@@ -731,6 +734,50 @@ async def test_thousands_of_policies_that_are_not_to_be_had_leave_a_mirror(tmp_p
     done = await mirror_of(log, folder, policy_text=nowhere)
     assert len(done.missing_policies) == 2001
     await assert_good(folder, log)
+
+
+async def test_what_strangers_announce_fills_no_memory_and_asks_for_nothing(tmp_path):
+    log, folder, asked = SignedLog(), tmp_path / "mirror", []
+    right = KeysChanged(KeyRing.decode(log.ring).digest)
+    junk = [leaf_of_event(right, signer=STRANGER)]
+    for number in range(500):
+        digest = Digest.of(b"%d" % number)
+        junk.append(leaf_of_event(KeysChanged(digest), signer=STRANGER))
+        junk.append(leaf_of_event(PolicyTookEffect(digest, 2, digest), signer=STRANGER))
+    announced = Announced(log.ring)
+    for index, leaf in enumerate(log.leaves):
+        announced.read(index, leaf)
+    tracemalloc.start()
+    for index, leaf in enumerate(junk, len(log.leaves)):
+        announced.read(index, bytes(bytearray(leaf)))
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < len(b"".join(junk)) / 20
+    assert announced.ring(newest=False)[0] == 0
+
+    async def policy_text(sha256):
+        asked.append(sha256)
+        return await log.policy_text(sha256)
+
+    log.leaves += junk
+    log.publish()
+    done = await mirror_of(log, folder, policy_text=policy_text)
+    assert asked == list(log.policies)
+    assert (done.missing_policies, done.judgement.bad_count) == ({}, len(junk))
+    found, _ = await problems(folder)
+    assert {problem.path.split("/")[0] for problem in found} == {"tile"}
+
+
+async def test_a_log_whose_keys_sign_policies_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror_entries, "MAX_POLICIES", 3)
+    log, folder = SignedLog(), tmp_path / "mirror"
+    for number in range(2):
+        log.add_policy(b"version: %d" % number)
+    await mirror_of(log, folder)
+    for number in range(2, 4):
+        log.add_policy(b"version: %d" % number)
+    with pytest.raises(LogInconsistent, match="more than 3 policies"):
+        await mirror_of(log, folder, anew=True)
 
 
 async def test_two_runs_do_not_write_into_one_mirror(tmp_path):
