@@ -107,7 +107,7 @@ class Asking:
 
         Raises:
             LogInconsistent: it has proof against this log.
-            Broken: this log's own tiles can not be read.
+            Broken, Misconfigured: this log's own tiles can not be read.
         """
         async with place.asking:
             if place.old > submission.checkpoint.size:

@@ -244,10 +244,10 @@ class Witnesses:
 
         Raises:
             LogInconsistent: one of them has proof against this log.
-            Broken: this log can not be read.
+            Broken, Misconfigured: this log can not be read.
         """
         found: list[Signature] = []
-        broken: list[Broken] = []
+        broken: list[Broken | Misconfigured] = []
         now = anyio.current_time()
 
         def is_enough() -> bool:
@@ -256,7 +256,7 @@ class Witnesses:
         async def one(place: Place) -> None:
             try:
                 found.extend(await self._ask(place, submission, may_be_cut=is_enough))
-            except Broken as error:
+            except (Broken, Misconfigured) as error:
                 broken.append(error)
             if is_enough():
                 soon = anyio.current_time() + _GRACE_SECONDS

@@ -155,6 +155,7 @@ class Sequencer:
         Raises:
             LogInconsistent: what is stored contradicts itself or its signatures.
             StorageForbidden: the store refused our identity.
+            Misconfigured, CorruptObject: the store is gone, or not one of ours.
             Unavailable: store or signer did not answer; a later pass goes on from there.
             NoQuorum: the same, of witnesses; what is appended meanwhile waits.
         """

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 from functools import partial
 
-from secure_cache.model.errors import StorageForbidden, StorageUnavailable
+from secure_cache.model.errors import SecureCacheError, Unavailable
 from secure_cache.storage.ports import ObjectStore
 from secure_cache.tlog.backlog import together
 from secure_cache.tlog.commit import Growth
@@ -29,7 +29,7 @@ class Sweeper:
         self._names: dict[str, None] = {}
         self._under_way: dict[str, None] = {}
         self._stems: list[str] = []
-        self._trouble: StorageForbidden | None = None
+        self._trouble: SecureCacheError | None = None
 
     def __bool__(self) -> bool:
         return bool(self._names or self._stems)
@@ -57,15 +57,16 @@ class Sweeper:
             names = itertools.chain(self._under_way, *found)
             calls = [partial(self._store.delete, name) for name in names]
             await together(calls, at_once=self._at_once)
-        except StorageUnavailable:
+        except Unavailable:
             return
-        except StorageForbidden as error:
+        except SecureCacheError as error:
             self._trouble = error
         finally:
             self._under_way = {}
 
     def raise_trouble(self) -> None:
-        """Raises: StorageForbidden: the last sweep was refused."""
+        """Raises: StorageForbidden, Misconfigured, CorruptObject: what the last sweep met, and the
+        next one will."""
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             raise trouble

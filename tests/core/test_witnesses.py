@@ -5,6 +5,7 @@ import copy
 
 import anyio
 import pytest
+from fakes.faults import Fault, FaultyStore
 from fakes.logs import EAGER, ORIGIN, SIGNER, grow, grown_log, new_log, open_log, stores_of, until
 from fakes.witnesses import NOW, Network, cosigner_of, make_witness, policy_of
 
@@ -125,6 +126,20 @@ async def test_fail_closed_waits_with_two_of_three_dead_and_loses_nothing(make):
     assert await place.witnessed_by() == {"w1", "w2"}
     entries = {entry async for _, entry in log.entries()}
     assert {b"waiting %d" % number for number in range(20)} <= entries
+
+
+async def test_a_container_that_is_gone_while_witnesses_are_asked_is_told_as_it_is(make):
+    """And not in a group of errors, which would end the server."""
+    place = make(profile=Profile.FAIL_OPEN)
+    place.store = FaultyStore(place.store)
+    log, witnesses = (await begun(place)).replica()
+    await grow(log, (3,))
+    assert await witnesses.refresh()
+    await grow(log, (300,))
+    gone = Misconfigured("no container")
+    place.store.plan = lambda o: Fault.raising(gone) if o.name.startswith("tile/") else None
+    with pytest.raises(Misconfigured):
+        await witnesses.refresh()
 
 
 async def test_fail_closed_never_publishes_without_a_quorum_whoever_is_dead(make):

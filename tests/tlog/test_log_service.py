@@ -2,11 +2,16 @@
 
 import anyio
 import pytest
-from fakes.faults import Fault, FaultyStore
+from fakes.faults import Fault, FaultyStore, no_faults
 from fakes.log_world import check_log
 from fakes.logs import EAGER, SIGNER, finish, new_log, open_log, put_batch, sequencer_of, until
 
-from secure_cache.model.errors import Overloaded, StorageUnavailable
+from secure_cache.model.errors import (
+    CorruptObject,
+    Misconfigured,
+    Overloaded,
+    StorageUnavailable,
+)
 from secure_cache.storage.memory import MemoryStore
 from secure_cache.tlog.log import LogOptions
 
@@ -157,6 +162,21 @@ async def test_the_turn_is_given_back_when_the_store_fails():
         await until(lambda: turn.taken >= 3)
         group.cancel_scope.cancel()
     assert turn.holder is None
+
+
+@pytest.mark.parametrize("error", [Misconfigured("no container"), CorruptObject("no file")])
+async def test_what_a_sweep_meets_is_a_fault_of_the_log_and_ends_no_server(error):
+    """Look-ups must go on, whatever became of the store under the log."""
+    store, told = FaultyStore(MemoryStore()), []
+    log = await new_log(store, tell=lambda event, _: told.append(event))
+    store.plan = lambda o: Fault.raising(error) if o.kind == "delete" else None
+    async with log.running():
+        await log.append(b"one")
+        await until(lambda: "log.faulted" in told)
+        store.plan = no_faults
+        await until(lambda: log.fault is None)
+        await log.append(b"two")
+    assert len(await check_log(store.inner, SIGNER)) == 2
 
 
 async def test_an_error_of_the_body_comes_out_as_it_is():
