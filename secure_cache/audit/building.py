@@ -20,7 +20,7 @@ import msgspec
 
 from secure_cache.audit.quick import read_leaf
 from secure_cache.audit.row import Row
-from secure_cache.audit.schema import INSERT_ENTRY, SELECTED, open_file, roll_back
+from secure_cache.audit.schema import INSERT_ENTRY, SELECTED, meaning_of, open_file, roll_back
 from secure_cache.audit.segment import groups, postings, slices
 from secure_cache.audit.state import IndexState, read_size, read_state, write_state
 from secure_cache.model.errors import DamagedIndex, LogInconsistent
@@ -66,16 +66,18 @@ class LogSource(Protocol):
 def building_lock(path: Path) -> Iterator[bool]:
     """True for the one process that may build now; given back by the kernel when it dies.
 
-    Raises: StorageUnavailable, Misconfigured: its file cannot be opened.
+    Raises: StorageUnavailable, Misconfigured: its file cannot be opened, or not be locked.
     """
     descriptor = open_file(Path(f"{path}.lock"), os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            ours = False
+        except OSError as error:
+            raise meaning_of(error, path) from error
+        yield ours
     finally:
         os.close(descriptor)
 

@@ -33,7 +33,7 @@ from secure_cache.audit.filters import Filter
 from secure_cache.audit.hands import Hands, in_process, in_thread
 from secure_cache.audit.queries import MAX_PAGE, Counts, Page, PageRequest, Query
 from secure_cache.audit.row import Row
-from secure_cache.audit.schema import connect, faults_of, open_file, rebuild_hint
+from secure_cache.audit.schema import connect, faults_of, meaning_of, open_file, rebuild_hint
 from secure_cache.audit.segment import GROUPS
 from secure_cache.audit.state import SEGMENT_ROWS, IndexState, read_state
 from secure_cache.audit.timeline import Bucket, Timeline, choose_bucket, timeline
@@ -267,6 +267,8 @@ class AuditIndex:
             status = self._path.stat()
         except FileNotFoundError:
             return _NOWHERE
+        except OSError as error:
+            raise meaning_of(error, self._path) from error
         return status.st_dev, status.st_ino
 
 

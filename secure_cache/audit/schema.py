@@ -128,11 +128,14 @@ def open_file(path: Path, flags: int) -> int:
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno in _FOR_NOW:
-            raise StorageUnavailable(f"{path}: {error.strerror}") from error
-        raise Misconfigured(
-            f"{path}: {error.strerror}: the folder must be there and be writable"
-        ) from error
+        raise meaning_of(error, path) from error
+
+
+def meaning_of(error: OSError, path: Path) -> StorageUnavailable | Misconfigured:
+    """Our error for what the operating system says of a file of the index."""
+    if error.errno in _FOR_NOW:
+        return StorageUnavailable(f"{path}: {error.strerror}")
+    return Misconfigured(f"{path}: {error.strerror}: the folder must be there and be writable")
 
 
 def connect(path: Path, *, writing: bool) -> sqlite3.Connection:

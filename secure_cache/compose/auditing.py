@@ -5,6 +5,7 @@ index that cannot be used never keeps a server from serving: the API says what i
 and it is tried again.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -258,7 +259,9 @@ class Auditing:
     async def _is_gone(path: Path, error: SecureCacheError) -> bool:
         """The index must be opened anew: it is no index, or it may be another one."""
         return (
-            isinstance(error, DamagedIndex | Misconfigured) or not await anyio.Path(path).exists()
+            isinstance(error, DamagedIndex | Misconfigured)
+            # Not Path.exists, which raises what a failing disk says.
+            or not await anyio.to_thread.run_sync(os.path.exists, path)
         )
 
     async def _tell_lag(self) -> None:

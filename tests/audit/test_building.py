@@ -371,6 +371,16 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         AuditIndex.open(tmp_path / "nowhere" / "index.sqlite")
 
 
+def test_a_folder_that_is_none_any_more_is_named_and_ends_no_follower(tmp_path):
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    index = opened(folder)
+    folder.rename(tmp_path / "away")
+    folder.touch()
+    with pytest.raises(Misconfigured, match="Not a directory"):
+        index.count()
+
+
 def test_workers_that_begin_an_index_at_the_same_moment_all_have_it():
     """A server that has just been installed starts them together; one in ten had none for 30 s."""
     done = subprocess.run(
