@@ -2,13 +2,16 @@
 
 Policies and key rings are numbered in the `state` store; creating the next number decides which
 of several processes tells the log. A crash between the two leaves an untold number; the next
-process to look tells it, so that every one is told at least once.
+process to look gives its creator a while and then tells it, so that every one is told at least
+once, and once only where nobody crashed.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+import anyio
 import structlog
 
 from secure_cache.model.clock import Clock
@@ -41,6 +44,10 @@ _log = structlog.get_logger(__name__)
 _MAX_VERSION_BYTES = 1024 * 1024
 _TOLD = ".told"
 _RACES = 16
+_STEP_SECONDS = 0.1
+_STEPS = 50
+"""So often is looked whether a version was told. Workers that start together would else each tell
+what one of them has just numbered."""
 _NUMBER = re.compile(r"[0-9]{12}")
 
 
@@ -63,12 +70,16 @@ class Journal:
         signer: Callable[[], Signer],
         clock: Clock,
         server: str,
+        pause: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._log = log
         self._state = state
         self._signer = signer
         self._clock = clock
         self._server = server
+        self._pause = pause
+        # Names of versions that nobody else can be about to tell.
+        self._ours: set[str] = set()
 
     async def log_in_force(self, *, origin: str, vkey: str) -> None:
         """Tell a new log its own name and key. Raises: as below."""
@@ -115,7 +126,7 @@ class Journal:
     ) -> None:
         """Append a version and tell it.
 
-        1. the last version, told if a crash left it untold
+        1. the last version, told if a crash left it untold; whoever created it is given a while
         2. the same bytes as the last: nothing to do
         3. the next number created: of several processes one succeeds and goes on; for the others
            it is as if they came later, since the winner may have told something else
@@ -127,14 +138,16 @@ class Journal:
             if lost and last.data == data:
                 # Its winner is about to tell it.
                 return
-            if last.number and not await self._exists(name(last.number) + _TOLD):
+            if last.number and not await self._is_told(name(last.number)):
                 await self._tell_version(name, before, last, happening)
             if last.number and last.data == data:
                 return
             fresh = _Version(last.number + 1, data)
+            self._ours.add(name(fresh.number))
             try:
                 await self._state.create(name(fresh.number), data)
             except AlreadyExists:
+                self._ours.discard(name(fresh.number))
                 lost = True
                 continue
             await self._tell_version(name, last, fresh, happening)
@@ -149,10 +162,19 @@ class Journal:
         happening: Callable[[_Version, _Version], Happening],
     ) -> None:
         await self._tell(happening(before, after))
-        try:
+        with suppress(AlreadyExists):
             await self._state.create(name(after.number) + _TOLD, b"")
-        except AlreadyExists:
-            return
+        self._ours.discard(name(after.number))
+
+    async def _is_told(self, version: str) -> bool:
+        """Whether it is told, by the end of the time that its creator is given."""
+        for _ in range(_STEPS):
+            if await self._exists(version + _TOLD):
+                return True
+            if version in self._ours:
+                return False
+            await self._pause(_STEP_SECONDS)
+        return await self._exists(version + _TOLD)
 
     async def _last_two(self, prefix: str) -> tuple[_Version, _Version]:
         # What is not a number was put there by somebody else, and is nobody's version.

@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 
+import anyio
+import anyio.lowlevel
 import pytest
 from fakes.cache_world import POLICY, cache_world
 from fakes.faults import MUTATION_FAULTS, FailOnce, Fault, no_faults
@@ -14,6 +16,24 @@ from secure_cache.provenance.verify import VerifiedEvent, verify_statement
 from secure_cache.storage import layout
 
 pytestmark = pytest.mark.anyio
+
+
+def journal_of(world, **arguments):
+    """One more process's."""
+    return Journal(
+        **{
+            "log": world.log,
+            "state": world.stores["state"],
+            "signer": lambda: world.signer,
+            "clock": world.clock,
+            "server": "secure-cache/test",
+        }
+        | arguments
+    )
+
+
+async def no_time(_seconds):
+    await anyio.lowlevel.checkpoint()
 
 
 async def told(world):
@@ -38,6 +58,30 @@ async def test_a_policy_is_told_once_however_many_processes_start_with_it():
             PolicyTookEffect(Digest.of(b"second"), 2, Digest.of(b"first")),
             PolicyTookEffect(Digest.of(b"first"), 3, Digest.of(b"second")),
         ]
+
+
+async def test_processes_that_start_at_the_same_moment_tell_a_policy_once():
+    """Of a first start with four workers, five in six told something twice or more."""
+    async with cache_world() as world:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(journal_of(world).policy_in_force, b"first")
+
+        assert await told(world) == [PolicyTookEffect(Digest.of(b"first"), 1, None)]
+
+
+async def test_what_a_process_that_died_has_not_told_is_told_when_it_has_had_its_time():
+    waits = []
+
+    async def pause(seconds):
+        waits.append(seconds)
+
+    async with cache_world() as world:
+        await world.stores["state"].create(layout.policy_version(1), b"first")
+        await journal_of(world, pause=pause).policy_in_force(b"first")
+
+        assert await told(world) == [PolicyTookEffect(Digest.of(b"first"), 1, None)]
+        assert 1 < sum(waits) < 10
 
 
 @pytest.mark.parametrize("fault", MUTATION_FAULTS, ids=["before", "lost-before", "lost-after"])
@@ -117,13 +161,7 @@ async def test_a_log_that_is_full_does_not_undo_a_quarantine():
             raise SecureCacheError("full")
 
     async with cache_world() as world:
-        journal = Journal(
-            log=Full(),
-            state=world.stores["state"],
-            signer=lambda: world.signer,
-            clock=world.clock,
-            server="secure-cache/test",
-        )
+        journal = journal_of(world, log=Full())
         entry = await world.store(world.caller(branch="main"), "1", b"first")
 
         await journal.quarantined(entry, "a\nreason")
@@ -154,8 +192,7 @@ async def test_a_process_that_loses_the_race_for_a_number_still_tells_its_own_po
                     await state.inner.create(name, b"other")
                 return await state.create(name, data)
 
-        world.journal._state = Slow()
-        await world.journal.policy_in_force(b"mine")
+        await journal_of(world, state=Slow(), pause=no_time).policy_in_force(b"mine")
 
         assert await told(world) == [
             PolicyTookEffect(Digest.of(b"other"), 1, None),
