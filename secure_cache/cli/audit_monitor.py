@@ -16,16 +16,15 @@ from secure_cache.audit.watch_rules import MAX_RULES_BYTES, WatchRules
 from secure_cache.cli.audit_query import Progress
 from secure_cache.cli.boundary import Exit, complain, note
 from secure_cache.cli.options import DURATION
-from secure_cache.cli.source_options import source_options
+from secure_cache.cli.source_options import read_given, source_options
 from secure_cache.client.http_answer import new_client
-from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.monitor_state import StateFile, opened_state
 from secure_cache.client.webhook import Webhook
 from secure_cache.compose.log_source import LogPlace
 from secure_cache.compose.monitoring import Looked, look
 from secure_cache.core.key_files import read_private_file
 from secure_cache.model.clock import system_clock
-from secure_cache.model.errors import Misconfigured, NotFound, Unavailable
+from secure_cache.model.errors import CorruptObject, Malformed, Misconfigured, Unavailable
 
 WEBHOOK = "SECURE_CACHE_MONITOR_WEBHOOK"
 SECRET = "SECURE_CACHE_MONITOR_SECRET"  # noqa: S105 - the name of a variable
@@ -196,7 +195,9 @@ def _secret(path: Path | None, variable: str, option: str) -> str | None:
 
 
 def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise Misconfigured(f"{path} is not there: write the rules, see docs/audit.md")
     try:
-        return read_bounded(path, MAX_RULES_BYTES)
-    except NotFound as error:
-        raise Misconfigured(f"{path} is not there: write the rules, see docs/audit.md") from error
+        return read_given(path, MAX_RULES_BYTES)
+    except CorruptObject as error:
+        raise Malformed(f"{path}: no plain file of at most {MAX_RULES_BYTES} bytes") from error

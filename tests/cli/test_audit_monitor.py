@@ -1,5 +1,7 @@
 """`audit monitor` before it looks anywhere: its rules, its state and its secrets."""
 
+import os
+
 import pytest
 
 RULES = "version: 1\nexpect: [{ name: all, issuer: '*' }]\n"
@@ -71,6 +73,21 @@ def test_what_is_wrong_with_the_rules_is_said_with_its_line(monitor, tmp_path):
         assert done.code == 2
         assert says in done.err
         assert done.out == ""
+
+
+def test_rules_may_be_a_link_and_must_be_a_file_of_their_size(monitor, tmp_path):
+    """As in a pod, where each file of a mounted ConfigMap is a link."""
+    link = tmp_path / "link.yaml"
+    link.symlink_to(tmp_path / "rules.yaml")
+    assert monitor(rules=link).code == 3
+    large = tmp_path / "large.yaml"
+    large.write_text(RULES + "#" * (1 << 20))
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    for rules in (large, pipe):
+        done = monitor(rules=rules)
+        assert done.code == 2
+        assert "no plain file of at most" in done.err
 
 
 @pytest.mark.parametrize("begin", ["soon", "-1", "1.5", "9" * 19])
