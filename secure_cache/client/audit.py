@@ -1,5 +1,6 @@
 """A server's audit API, for commands."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from secure_cache.client.remote import ServerAddress, ask
+from secure_cache.client.remote import BUSY_WAITS_SECONDS, ServerAddress, ask
 from secure_cache.model.errors import (
     CorruptObject,
     DamagedIndex,
@@ -82,7 +83,7 @@ class _Details(msgspec.Struct):
 @dataclass(frozen=True, slots=True)
 class RemoteAudit:
     """What the server says, and proves nothing by itself; its form is checked, so that whoever
-    shows it can rely on that.
+    shows it can rely on that. A server that is busy is asked again a few times.
 
     Raises from all: Unavailable, Denied, InvalidToken, Misconfigured, and what the server says
     of the question or of its log.
@@ -91,6 +92,7 @@ class RemoteAudit:
     server: ServerAddress
     token: str
     client: Callable[[], httpx.Client]
+    sleep: Callable[[float], None] = time.sleep
 
     def entries(
         self, given: Mapping[str, Sequence[str]], *, limit: int, newest_first: bool
@@ -132,7 +134,14 @@ class RemoteAudit:
             params=dict(parameters),
             headers={"Authorization": f"Bearer {self.token}"},
         )
-        answer = ask(http, request, errors=_ERRORS, max_bytes=_MAX_ANSWER_BYTES)
+        answer = ask(
+            http,
+            request,
+            errors=_ERRORS,
+            max_bytes=_MAX_ANSWER_BYTES,
+            waits=BUSY_WAITS_SECONDS,
+            sleep=self.sleep,
+        )
         try:
             msgspec.convert(answer, form)
         except msgspec.ValidationError as error:

@@ -8,14 +8,12 @@ import anyio
 import httpx
 
 from secure_cache.client.body import ACCEPTED, BoundedBody
-from secure_cache.client.remote import ServerAddress
+from secure_cache.client.remote import BUSY, BUSY_WAITS_SECONDS, ServerAddress
 from secure_cache.model.errors import Denied, NotFound, Unavailable
 from secure_cache.tlog.tiles import MAX_BUNDLE_BYTES
 
 _USER_AGENT = "secure-cache"
 _CONNECT_SECONDS = 10.0
-_BUSY = frozenset({429, 502, 503, 504})
-_BUSY_WAITS_SECONDS = (0.5, 1.0, 2.0)
 _REASON = re.compile(r"[a-z-]{1,40}")
 
 
@@ -84,7 +82,7 @@ class LogFetch:
             raise Unavailable(f"{url}: {error or type(error).__name__}") from None
 
     async def _get_patiently(self, client: httpx.AsyncClient, url: str) -> bytes:
-        waits = iter(_BUSY_WAITS_SECONDS)
+        waits = iter(BUSY_WAITS_SECONDS)
         while True:
             try:
                 return await self._get(client, url)
@@ -107,7 +105,7 @@ class LogFetch:
                 case 401 | 403:
                     raise Denied(f"{url}: this needs the token of an auditor")
                 case status:
-                    kind = _Busy if status in _BUSY else Unavailable
+                    kind = _Busy if status in BUSY else Unavailable
                     raise kind(f"{url}: answered {status}{_reason(response)}")
 
 

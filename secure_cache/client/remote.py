@@ -1,7 +1,8 @@
 """A server's API: the token exchange, and what a token may do."""
 
 import ipaddress
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,10 @@ from secure_cache.model.errors import (
 from secure_cache.model.strict_json import JsonValue, load_strict_object
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+BUSY = frozenset({429, 502, 503, 504})
+"""Statuses of a server, or of what stands before it, that cannot now and soon can."""
+
+BUSY_WAITS_SECONDS = (0.5, 1.0, 2.0)
 _JWT = "urn:ietf:params:oauth:token-type:jwt"
 _BY_CODE: dict[str, type[SecureCacheError]] = {
     kind.code: kind
@@ -124,6 +129,8 @@ def ask(
     *,
     errors: Mapping[str, type[SecureCacheError]] = MappingProxyType({}),
     max_bytes: int = MAX_ANSWER_BYTES,
+    waits: Sequence[float] = (),
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """One question to the server; its answer is a JSON object.
 
@@ -132,6 +139,9 @@ def ask(
         request: the question.
         errors: by their codes, what it may be refused with besides the usual.
         max_bytes: a longer answer is none.
+        waits: seconds before each further try, when the server says that it is busy. For questions
+            that change nothing: whoever says so may have done what was asked all the same.
+        sleep: waits.
 
     Raises:
         Unavailable: no answer; Misconfigured: not one of a secure-cache; or what it was refused
@@ -139,6 +149,11 @@ def ask(
     """
     where = str(request.url.copy_with(query=None))
     status, body = read_answer(http, request, max_bytes=max_bytes)
+    for seconds in waits:
+        if status not in BUSY:
+            break
+        sleep(seconds)
+        status, body = read_answer(http, request, max_bytes=max_bytes)
     try:
         answer = load_strict_object(body, max_bytes=len(body) + 1)
     except ValueError:

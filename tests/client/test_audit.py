@@ -10,7 +10,14 @@ import pytest
 from secure_cache.client.audit import RemoteAudit
 from secure_cache.client.http_answer import new_client
 from secure_cache.client.remote import ServerAddress
-from secure_cache.model.errors import DamagedIndex, Misconfigured, NotFound, WrongFilter
+from secure_cache.model.errors import (
+    DamagedIndex,
+    Misconfigured,
+    NotFound,
+    Overloaded,
+    Unavailable,
+    WrongFilter,
+)
 
 ROWS = [{"index": number, "event": "stored"} for number in range(5)]
 DETAILS = {
@@ -28,7 +35,7 @@ DETAILS = {
 def asked(*answers):
     """A server that gives these answers in turn, each `(status, document)` or a document, and
     the last of them for ever; with the paths that it was asked for."""
-    paths = []
+    paths, slept = [], []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -49,7 +56,7 @@ def asked(*answers):
         thread.start()
         try:
             address = ServerAddress(f"http://127.0.0.1:{server.server_port}")
-            yield RemoteAudit(address, "a-token", new_client), paths
+            yield RemoteAudit(address, "a-token", new_client, sleep=slept.append), paths
         finally:
             server.shutdown()
             thread.join()
@@ -145,3 +152,25 @@ def test_an_entry_that_is_not_there_is_called_by_its_index():
     miss = (404, {"code": "miss", "title": "secure-cache: not in the cache"})
     with asked(miss) as (remote, _), pytest.raises(NotFound, match=r"127\.0\.0\.1.*no entry 4711"):
         remote.details(4711)
+
+
+BUSY = [(429, {"code": "overloaded", "title": "too many"}), (503, {}), (502, {})]
+
+
+def test_a_busy_server_is_asked_again_a_few_times():
+    with asked(*BUSY, {"total": 7}) as (remote, paths):
+        assert remote.counts({"tier": ["trusted"]}, None) == {"total": 7}
+        assert len(paths) == 4
+    with asked(*BUSY, (504, {})) as (remote, paths):
+        with pytest.raises(Unavailable, match="answered 504"):
+            remote.counts({}, None)
+        assert len(paths) == 4
+    with asked(BUSY[0]) as (remote, paths):
+        with pytest.raises(Overloaded, match="too many"):
+            remote.details(3)
+        assert len(paths) == 4
+    # What is broken is not busy.
+    with asked((500, {"code": "index-damaged", "title": "damaged"})) as (remote, paths):
+        with pytest.raises(DamagedIndex):
+            remote.details(3)
+        assert len(paths) == 1

@@ -104,18 +104,18 @@ def busy_until(last):
 
 
 async def test_who_is_busy_is_asked_again_a_little_later(monkeypatch):
-    monkeypatch.setattr(log_fetch, "_BUSY_WAITS_SECONDS", (0.1, 0.2, 0.4))
+    monkeypatch.setattr(log_fetch, "BUSY_WAITS_SECONDS", (0.1, 0.2, 0.4))
     answer, times = busy_until(last=4)
     assert await fetched(answer) == b"the note"
     assert [after - before >= wait for before, after, wait in steps(times)] == [True] * 3
 
 
 def steps(times):
-    return zip(times, times[1:], log_fetch._BUSY_WAITS_SECONDS, strict=False)
+    return zip(times, times[1:], log_fetch.BUSY_WAITS_SECONDS, strict=False)
 
 
 async def test_who_stays_busy_is_not_asked_for_ever_and_the_reason_is_told(monkeypatch):
-    monkeypatch.setattr(log_fetch, "_BUSY_WAITS_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(log_fetch, "BUSY_WAITS_SECONDS", (0.01, 0.01))
     answer, times = busy_until(last=100)
     with pytest.raises(Unavailable, match=r"answered 503 \(unavailable\)$"):
         await fetched(answer)
