@@ -28,6 +28,7 @@ from secure_cache.compose.auditing import (
     open_desk,
     open_index,
 )
+from secure_cache.compose.log_source import DAMAGED_STORE
 from secure_cache.compose.offline import open_offline
 from secure_cache.compose.stores import Stores, open_stores, opened
 from secure_cache.compose.witnessing import log_reader
@@ -38,6 +39,7 @@ from secure_cache.model.clock import Clock
 from secure_cache.observability.logging import configure_logging
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.settings import Settings
+from secure_cache.tlog.fetched import advised
 from secure_cache.tlog.ports import VerifiedLog
 
 _MANY = 20_000
@@ -97,7 +99,7 @@ async def offline_audit(
 
     Raises:
         Misconfigured: policy, keys or a store cannot be used.
-        DamagedIndex: the index.
+        DamagedIndex: the index. LogInconsistent: the log in the stores; says which tool tells more.
     """
     configure_logging(style="console", level="error", stream=sys.stderr)
     offline = open_offline(settings, clock)
@@ -115,7 +117,8 @@ async def offline_audit(
                 clock=clock,
             )
             desk = open_desk(index, parts)
-            yield OfflineAudit(index, log, desk.auditor, desk.history)
+            with advised(DAMAGED_STORE):
+                yield OfflineAudit(index, log, desk.auditor, desk.history)
     finally:
         index.close()
 

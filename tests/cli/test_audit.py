@@ -219,6 +219,20 @@ def test_a_log_that_was_put_back_is_told_by_the_index(audit, pristine):
     assert audit.on_index("check").code == 0
 
 
+@pytest.mark.parametrize("command", [("query",), ("query", "--count"), ("show", "3")])
+@pytest.mark.parametrize("name", ["checkpoint", "tile/entries", "tile/0"])
+def test_a_damaged_log_points_to_the_tool_for_it(audit, name, command):
+    path = audit.installation.log / name
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            file.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    done = audit(*command)
+    assert done.code == 5
+    assert "`secure-cache log fsck` says more" in done.err
+    assert done.err.count("log fsck") == 1
+
+
 def test_another_file_is_never_taken_for_an_index(audit, tmp_path):
     other = tmp_path / "other.sqlite"
     precious = sqlite3.connect(other)
