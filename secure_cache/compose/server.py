@@ -54,7 +54,7 @@ from secure_cache.model.clock import Clock, system_clock
 from secure_cache.model.errors import SecureCacheError
 from secure_cache.observability.logging import configure_logging
 from secure_cache.observability.metrics import Metrics
-from secure_cache.observability.multiprocess import VARIABLE
+from secure_cache.observability.multiprocess import VARIABLE, reserve_room
 from secure_cache.settings import Settings, load_settings
 from secure_cache.tlog.log import LogService
 
@@ -99,7 +99,10 @@ class Server:
         self._settings = settings
         self._worker = worker
         self._clock = clock
-        self._metrics = Metrics(shared=VARIABLE in os.environ)
+        shared = VARIABLE in os.environ
+        if shared:
+            reserve_room(os.environ, os.getpid())
+        self._metrics = Metrics(shared=shared)
         self._parts = self._build()
         self._sources = Sources(
             settings.local_tier,

@@ -13,11 +13,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from secure_cache.model.errors import Unavailable
+
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _PREFIX = "secure-cache-metrics-"
 _LOCK = "lock"
 _YOUNG_SECONDS = 60
+_KIB = 1024
+_ROOM = {
+    "counter": 256 * _KIB,
+    "histogram": 256 * _KIB,
+    "gauge_max": 64 * _KIB,
+    "gauge_livemax": 64 * _KIB,
+    "gauge_livemin": 64 * _KIB,
+    "gauge_livemostrecent": 64 * _KIB,
+    "gauge_livesum": 64 * _KIB,
+}
+"""What a worker's files take: beyond what all bounded labels together need."""
 
 
 @contextmanager
@@ -50,6 +63,39 @@ def _remove_abandoned(parent: Path) -> None:
         except OSError:
             # In use, or being removed by another server that starts: either way not ours.
             continue
+
+
+def reserve_room(environment: Mapping[str, str], pid: int) -> None:
+    """Make a worker's files, with all their room.
+
+    prometheus_client makes them with holes and writes to them as to memory: where the disk is full
+    by then, the kernel kills the worker in the middle of its requests.
+
+    Raises: Unavailable: there is no room.
+    """
+    folder = Path(environment[VARIABLE])
+    for kind, room in _ROOM.items():
+        path, draft = folder / f"{kind}_{pid}.db", folder / f"{kind}_{pid}.new"
+        if path.exists():
+            # Of a dead worker that had the same number: its totals go on.
+            continue
+        try:
+            with draft.open("wb") as file:
+                _fill(file.fileno(), room)
+            draft.rename(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise Unavailable(
+                f"{folder}: no room for the numbers of a worker: {error.strerror}:"
+                " make some, or set TMPDIR to a folder that has"
+            ) from error
+
+
+def _fill(fd: int, room: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, room)
+    else:
+        os.write(fd, bytes(room))
 
 
 def forget_worker(environment: Mapping[str, str], pid: int) -> None:

@@ -1,5 +1,6 @@
 """Numbers: what is counted, that labels stay few, and that workers count together."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,11 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from secure_cache.core.telemetry import Finished, Silent, Telemetry
+from secure_cache.model.errors import Unavailable
 from secure_cache.observability.metrics import MAX_VALUES, Metrics
-from secure_cache.observability.multiprocess import forget_worker, shared_numbers
+from secure_cache.observability.multiprocess import forget_worker, reserve_room, shared_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,6 +139,51 @@ def test_workers_count_together_and_a_dead_one_has_no_open_requests():
         folder = Path(environment["PROMETHEUS_MULTIPROC_DIR"])
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
+
+
+FULL = """
+import os, sys
+from secure_cache.core.telemetry import Finished
+from secure_cache.observability.metrics import Metrics
+from secure_cache.observability.multiprocess import reserve_room
+reserve_room(os.environ, os.getpid())
+metrics = Metrics(shared=True)
+for number in range(600):
+    one, other = divmod(number, 30)
+    finished = Finished("GET", f"r{one}", 200, "hit", f"r{other}", 0.1, 1, 1)
+    metrics.request_finished(finished)
+print(metrics.render()[1].decode())
+"""
+
+
+def test_a_disk_that_is_full_later_takes_no_room_from_a_worker():
+    """Its numbers are written as to memory: into a hole for which there is no room, that kills."""
+    with shared_numbers() as environment:
+        done = subprocess.run(
+            [sys.executable, "-c", FULL],
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        assert 'secure_cache_body_bytes_total{direction="in"} 600.0' in done.stdout
+        files = list(Path(environment["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db"))
+        assert len(files) == 7
+        for file in files:
+            status = file.stat()
+            assert status.st_blocks * 512 >= status.st_size, file.name
+
+
+def test_a_disk_that_is_full_already_is_named(monkeypatch):
+    def full(_fd, _offset, _size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with shared_numbers() as environment:
+        with pytest.raises(Unavailable, match="No space left on device: make some"):
+            reserve_room(environment, 1)
+        (left,) = Path(environment["PROMETHEUS_MULTIPROC_DIR"]).iterdir()
+        assert left.name == "lock"
 
 
 def aged(folder):
