@@ -79,6 +79,18 @@ def test_every_page_works_and_is_for_everybody(console):
     });
     const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     if (over > 0) wide.push([path, over]);
+    // Of what has a fixed form, no word is broken; of what strangers wrote, any may be.
+    const broken = await page.evaluate(() => {
+      const whole = /^(stored|policy|keys|opened|[0-9]{4}-[0-9-]{5}( [0-9:]{8}Z)?)$/;
+      const lines = (cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map((rect) => rect.top)).size;
+      };
+      const cells = [...document.querySelectorAll("td, th")];
+      return cells.filter((c) => whole.test(c.textContent.trim()) && lines(c) > 1).length;
+    });
+    if (broken > 0) wide.push([path, "broken words", broken]);
     if (input.shots) {
       const name = path.replace(/[^a-z0-9]+/gi, "-").slice(0, 40) + "narrow";
       await page.screenshot({ path: `${input.shots}/${name}.png`, fullPage: true });
