@@ -31,7 +31,7 @@ from secure_cache.model.errors import (
     StorageUnavailable,
 )
 from secure_cache.tlog.contradiction import MAX_CONTRADICTION_BYTES, Contradiction
-from secure_cache.tlog.fetched import CHECKPOINT, Trust, advised
+from secure_cache.tlog.fetched import Trust, advised
 from secure_cache.tlog.note import MAX_NOTE_BYTES
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -107,8 +107,8 @@ async def _compare(paths: list[Path], options: dict[str, Any]) -> Compared:
     async with open_log_source(place, clock=system_clock) as source:
         tell_unpinned(source)
         notes = [_signed(path, source.trust) for path in paths]
+        now = await source.log.checkpoint_note()
         with advised(source.remedy):
-            now = await source.fetch(CHECKPOINT)
             shown = Shown(now, source.fetch, is_copy=place.mirror is not None)
             if len(notes) == 1:
                 return await compare_with_now(notes[0], shown, source.trust)

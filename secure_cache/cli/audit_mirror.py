@@ -1,6 +1,8 @@
 """`secure-cache audit mirror`."""
 
 import json
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import anyio
 import click
 
 from secure_cache.cli.audit_query import Progress
-from secure_cache.cli.boundary import Exit, note, printable
+from secure_cache.cli.boundary import Exit, guarded, note, printable
 from secure_cache.cli.options import json_option
 from secure_cache.cli.source_options import place_of, place_options
 from secure_cache.client.mirror_check import Checked
@@ -48,14 +50,23 @@ def mirror_command(
         raise click.UsageError(f"say where the log is: --server or --store{_last_time(folder)}")
     place = place_of(options)
     progress = _Steps()
-    run = anyio.run(_run, place, folder, repair, progress)
-    if not run.pinned:
-        note(
-            "The log's key was taken from the server itself, and is pinned in"
-            f" {folder / 'mirror.json'} from now on:"
-            " compare it once with what the operator published."
-        )
-    return _tell(run, folder, as_json=as_json)
+    codes: list[int] = []
+
+    def tell(run: MirrorRun) -> None:
+        if not run.pinned:
+            note(
+                "The log's key was taken from the server itself, and is pinned in"
+                f" {folder / 'mirror.json'} from now on:"
+                " compare it once with what the operator published."
+            )
+        codes.append(_tell(run, folder, as_json=as_json))
+
+    async def work() -> None:
+        await run_mirror(place, folder, tell, clock=system_clock, repair=repair, progress=progress)
+
+    # An index that cannot be made must not turn bad entries into an outage.
+    code = guarded(partial(anyio.run, work), os.environ)
+    return Exit.INTEGRITY if Exit.INTEGRITY in codes else code
 
 
 def _last_time(folder: Path) -> str:
@@ -64,10 +75,6 @@ def _last_time(folder: Path) -> str:
         return f"; the last time it was {read_pins(folder).source}"
     except (Misconfigured, CorruptObject, Unavailable):
         return ""
-
-
-async def _run(place: Any, folder: Path, repair: bool, progress: "_Steps") -> MirrorRun:  # noqa: FBT001 - handed on by anyio
-    return await run_mirror(place, folder, clock=system_clock, repair=repair, progress=progress)
 
 
 def _tell(run: MirrorRun, folder: Path, *, as_json: bool) -> int:

@@ -34,7 +34,13 @@ from secure_cache.client.mirror_folder import (
     writing_to,
 )
 from secure_cache.client.mirror_tree import Progress, remove_old_edge, take_tree
-from secure_cache.model.errors import CorruptObject, HistoryChanged, LogInconsistent, NotFound
+from secure_cache.model.errors import (
+    CorruptObject,
+    HistoryChanged,
+    LogInconsistent,
+    Misconfigured,
+    NotFound,
+)
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.tlog.checkpoint import Checkpoint
 from secure_cache.tlog.fetched import CHECKPOINT, Trust, advised, require_follows
@@ -71,7 +77,8 @@ class Mirrored:
     Attributes:
         checkpoint: what the mirror holds now.
         before: how many entries it held before.
-        judgement: of the entries that are new. Bad ones are kept too: as evidence.
+        judgement: of the entries that are new, or that nobody was told of. Bad ones are kept too:
+            as evidence.
         missing_policies: digests of policies whose text is not to be had, and why.
     """
 
@@ -131,6 +138,13 @@ class Mirror:
         except NotAnnouncedError as error:
             raise LogInconsistent(str(error)) from error
 
+    async def told(self) -> None:
+        """What `Mirrored` says was told. Until then each run judges the same entries again, so that
+        no death hides the bad ones. Raises: StorageUnavailable."""
+        if self._pins.untold is not None:
+            self._pins = msgspec.structs.replace(self._pins, untold=None)
+            await self._put(PINS, self._pins.encode())
+
     async def _run(
         self,
         origin: Origin,
@@ -141,7 +155,7 @@ class Mirror:
     ) -> Mirrored:
         last = await self._last(origin.trust)
         with advised(origin.remedy):
-            note = await origin.fetch(CHECKPOINT)
+            note = await self._published(origin, last)
             checkpoint = origin.trust.open(note)
         if last is not None:
             await self._hold_to(last, note, checkpoint, origin)
@@ -150,14 +164,17 @@ class Mirror:
             self._pins, keys_event=self._pins.keys_event_of(before), next_keys_event=None
         )
         start = 0 if anew else before
+        untold = start if self._pins.untold is None else min(start, self._pins.untold)
         with advised(origin.remedy):
             await take_tree(self._folder, checkpoint, origin.fetch, start, progress)
         tree = TreeReader(self._files, checkpoint)
         announced, ring = await self._take_ring(tree, origin, start, newest=newest_keys)
         missing = await self._take_policies(announced, origin)
         tell = None if progress is None else partial(progress, "verifying")
-        judgement = await judge_entries(tree, origin.keys or ring, start, tell)
-        coming = self._pins.lacking(tuple(missing))
+        judgement = await judge_entries(tree, origin.keys or ring, untold, tell)
+        coming = msgspec.structs.replace(
+            self._pins.lacking(tuple(missing)), untold=untold if judgement.bad_count else None
+        )
         await self._put(PINS, coming.encode())
         await self._put(CHECKPOINT, note)
         self._pins = msgspec.structs.replace(
@@ -168,10 +185,25 @@ class Mirror:
         await anyio.to_thread.run_sync(remove_old_edge, self._folder, before, checkpoint.size)
         return Mirrored(checkpoint, before, judgement, missing)
 
+    async def _published(self, origin: Origin, last: bytes | None) -> bytes:
+        try:
+            return await origin.fetch(CHECKPOINT)
+        except NotFound as error:
+            if last is None:
+                raise Misconfigured(f"there is no log: {error}") from error
+            raise LogInconsistent(f"the log has no checkpoint any more: {error}") from error
+
     async def _last(self, trust: Trust) -> bytes | None:
         try:
             note = await self._files(CHECKPOINT)
-        except NotFound:
+        except NotFound as error:
+            if self._pins.finished:
+                # Without it any history would be taken for the one that was mirrored.
+                raise LogInconsistent(
+                    f"{self._folder / CHECKPOINT} is gone, which says what the log is held to:"
+                    " restore it, or begin a new mirror in another folder, with the log's key as"
+                    " you know it"
+                ) from error
             return None
         try:
             trust.open_last(note)

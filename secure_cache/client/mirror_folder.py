@@ -54,6 +54,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         keys_event: index of the newest entry that announces keys; None before the first look.
         next_keys_event: the same of the checkpoint that is being written; see `keys_event_of`.
         missing_policies: digests of policies in the log whose text was not to be had yet.
+        untold: the first of the entries whose judgement perhaps nobody was told, if some are bad.
     """
 
     v: int
@@ -63,6 +64,12 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keys_event: int | None = None
     next_keys_event: int | None = None
     missing_policies: tuple[str, ...] = ()
+    untold: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether some run came to its end: then there is a checkpoint."""
+        return self.keys_event is not None
 
     def keys_event_of(self, size: int) -> int | None:
         """Index of the newest entry that announces keys, under the checkpoint of `size` entries

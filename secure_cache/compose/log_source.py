@@ -150,7 +150,7 @@ async def _server(
             absent=frozenset({404, 410, _NO_INDEX}),
         ) as api,
     ):
-        verifiers = place.log_keys or parse_vkeys(await fetch("vkeys"), where=f"{server.url}/log")
+        verifiers = place.log_keys or await _vkeys_of(fetch, server)
         trust = _trust(verifiers, place.witnesses)
         remedy = (
             f"this is what {server.url} shows of its log: tell its operator, whose"
@@ -192,6 +192,16 @@ async def _server(
         )
 
 
+async def _vkeys_of(fetch: Fetch, server: ServerAddress) -> tuple[Ed25519Verifier, ...]:
+    """What a server says that its log's keys are."""
+    try:
+        return parse_vkeys(await fetch("vkeys"), where=f"{server.url}/log/vkeys")
+    except NotFound as error:
+        raise Misconfigured(
+            f"{server.url} has no /log/vkeys as a secure-cache server has: check --server"
+        ) from error
+
+
 async def _keys_events(api: Fetch, server: ServerAddress, which: str) -> list[int]:
     """As the server's index says; what is there is proved by whoever asks for it."""
     try:
@@ -215,6 +225,11 @@ async def _keys_events(api: Fetch, server: ServerAddress, which: str) -> list[in
 @asynccontextmanager
 async def _mirror(place: LogPlace, folder: Path, last: bytes | None) -> AsyncIterator[LogSource]:
     pins = read_pins(folder)
+    if not pins.finished and not (folder / CHECKPOINT).exists():
+        raise Misconfigured(
+            f"{folder} has not been mirrored to its end yet: run `secure-cache audit mirror"
+            f" {folder}` again"
+        )
     verifiers = tuple(Ed25519Verifier.parse(vkey) for vkey in pins.vkeys)
     if place.log_keys and {str(key) for key in place.log_keys} != set(pins.vkeys):
         raise Misconfigured(f"{folder} mirrors a log with another key than --log-key says")

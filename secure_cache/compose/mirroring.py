@@ -1,6 +1,6 @@
 """Mirrors: from a log's source to a folder, and from a folder to answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,9 +51,24 @@ class MirrorRun:
 
 
 async def run_mirror(
-    place: LogPlace, folder: Path, *, clock: Clock, repair: bool, progress: Progress | None
-) -> MirrorRun:
-    """Begin a mirror, or go on with it.
+    place: LogPlace,
+    folder: Path,
+    tell: Callable[[MirrorRun], None],
+    *,
+    clock: Clock,
+    repair: bool,
+    progress: Progress | None,
+) -> None:
+    """Begin a mirror, or go on with it; then bring its index up to date.
+
+    Args:
+        place: where the log is.
+        folder: of the mirror.
+        tell: given what was found, as soon as the mirror is whole. What it was not told to its end
+            is told again by the next run.
+        clock: for policy and keys of an installation.
+        repair: prove all of it again, and fetch what is damaged.
+        progress: told how far it is.
 
     Raises:
         as `Mirror.bring_up_to_date` and `open_log_source`; DamagedIndex: the mirror's index.
@@ -80,10 +95,12 @@ async def run_mirror(
         begin = msgspec.structs.replace(pins, source=_name(place))
         with opened_mirror(folder, begin) as mirror:
             done = await mirror.bring_up_to_date(origin, anew=repair, progress=progress)
+            tell(MirrorRun(done, source.pinned or exists))
+            await mirror.told()
             if repair:
                 await anyio.to_thread.run_sync(remove_index, folder / INDEX)
             async with indexed_mirror(folder, clock, progress):
-                return MirrorRun(done, source.pinned or exists)
+                pass
 
 
 async def check_whole_mirror(

@@ -22,6 +22,7 @@ from secure_cache.client.mirror import Origin, opened_mirror
 from secure_cache.client.mirror_check import Checked, check_mirror
 from secure_cache.client.mirror_entries import Announced, judge_entries
 from secure_cache.client.mirror_folder import new_pins, read_pins
+from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.compose.mirroring import mirror_audit
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import (
@@ -63,11 +64,14 @@ def origin_of(log, **changes):
     return Origin(**values)
 
 
-async def mirror_of(log, folder, *, anew=False, progress=None, waits=(), **changes):
+async def mirror_of(log, folder, *, anew=False, progress=None, waits=(), told=True, **changes):
     with opened_mirror(folder, PINS) as mirror:
-        return await mirror.bring_up_to_date(
+        done = await mirror.bring_up_to_date(
             origin_of(log, **changes), anew=anew, progress=progress, waits=waits
         )
+        if told:
+            await mirror.told()
+        return done
 
 
 async def problems(folder):
@@ -198,6 +202,31 @@ async def test_entries_that_the_keys_did_not_sign_are_counted_and_kept(tmp_path)
     # A later run tells of what is new.
     log.grow_to(500)
     assert (await mirror_of(log, folder)).judgement.bad == []
+
+
+async def test_bad_entries_are_told_again_until_somebody_was_told(tmp_path):
+    """A run may die between its last file and its last word."""
+    log, folder = SignedLog().grow_to(300), tmp_path / "mirror"
+    await mirror_of(log, folder)
+    log.leaves.append(b"junk")
+    log.publish()
+    for size in (301, 310):
+        log.grow_to(size)
+        done = await mirror_of(log, folder, told=False)
+        assert (done.checkpoint.size, done.judgement.bad_count) == (size, 1)
+        await assert_only_evidence(folder)
+    log.leaves.append(b"more junk")
+    log.grow_to(320)
+    done = await mirror_of(log, folder)
+    assert [index for index, _ in done.judgement.bad] == [300, 310]
+    assert (await mirror_of(log, folder)).judgement.bad_count == 0
+    done = await mirror_of(log, folder, anew=True)
+    assert done.judgement.bad_count == 2
+
+
+async def assert_only_evidence(folder):
+    found, _ = await problems(folder)
+    assert ["evidence" in problem.remedy for problem in found] == [True]
 
 
 async def test_an_empty_log_and_one_without_keys_are_no_logs_of_ours(tmp_path):
@@ -687,6 +716,34 @@ async def test_an_edited_mirror_json_is_noticed(tmp_path):
             read_pins(folder)
         with pytest.raises(CorruptObject, match="begin a new mirror"):
             await mirror_of(log, folder)
+
+
+async def test_a_checkpoint_that_is_gone_makes_no_new_beginning(tmp_path):
+    """Else a history that was changed would be taken for the first that was ever seen."""
+    log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
+    await mirror_of(log, folder)
+    (folder / "checkpoint").unlink()
+    for anew in (False, True):
+        with pytest.raises(LogInconsistent, match="is gone"):
+            await mirror_of(SignedLog().grow_to(12, start=1), folder, anew=anew)
+    (problem,) = (await problems(folder))[0]
+    assert problem.path == "checkpoint"
+
+
+async def test_a_mirror_that_never_came_to_its_end_is_not_called_damaged(tmp_path):
+    log, folder = SignedLog().grow_to(10), tmp_path / "mirror"
+    log.lies["checkpoint"] = NotFound("not here")
+    with pytest.raises(Misconfigured, match="there is no log"):
+        await mirror_of(log, folder)
+    with pytest.raises(Misconfigured, match="to its end yet"):
+        async with open_log_source(LogPlace(mirror=folder), clock=time.time):
+            pass
+    log.lies.clear()
+    await mirror_of(log, folder)
+    await assert_good(folder, log)
+    log.lies["checkpoint"] = NotFound("not here")
+    with pytest.raises(LogInconsistent, match="no checkpoint any more"):
+        await mirror_of(log, folder)
 
 
 async def test_keys_and_policies_that_are_gone_are_named_and_fetched(tmp_path):
