@@ -102,7 +102,9 @@ def judge(folder: Path, state: Path) -> tuple[Looked, float, float]:
 def examine(count: int) -> float:
     """Entries a second of CPU that one process examines."""
     made = list(leaves(count, seal=signed_by(KEY)))
-    examiner = Examiner(WatchRules.parse(RULES, name="rules.yaml"), SigningKeys(RING))
+    examiner = Examiner(
+        WatchRules.parse(RULES, name="rules.yaml"), SigningKeys(RING), int(time.time())
+    )
     begun = time.process_time()
     found = examiner.examine(0, made)
     seconds = time.process_time() - begun

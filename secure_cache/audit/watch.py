@@ -1,11 +1,12 @@
 """What is unexpected in a log: entries in their order, each held to those before it. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from secure_cache.audit.watch_alert import Alert, alarm, notice
 from secure_cache.audit.watch_examine import Announced, Examined, Examiner, Run
 from secure_cache.audit.watch_rules import WatchRules
 from secure_cache.audit.watch_signatures import SigningKeys
+from secure_cache.model.clock import rfc3339
 from secure_cache.provenance.event import KeysChanged, PolicyTookEffect
 
 MAX_POLICIES = 256
@@ -20,6 +21,8 @@ class Watch:
         keys: the entry keys, and until where those that were revoked count.
         policies: digests of the newest that took effect before the first entry, the newest last.
         number: of the newest; None where nobody knows.
+        now: by the clock here, seconds since 1970.
+        newest: the newest time that an active key signed before the first entry; 0: nobody knows.
     """
 
     def __init__(
@@ -28,13 +31,27 @@ class Watch:
         keys: SigningKeys,
         policies: Iterable[str] = (),
         number: int | None = None,
+        *,
+        now: int,
+        newest: int = 0,
     ) -> None:
         self._rules = rules
         self._keys = keys
         self._policies = dict.fromkeys(policies)
         self._number = number
         self._announced: str | None = None
-        self._examiner = Examiner(rules, keys)
+        self._now = now
+        self._newest = newest
+        self._examiner = Examiner(rules, keys, now)
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    @property
+    def newest(self) -> int:
+        """The newest time that an active key has signed."""
+        return self._newest
 
     @property
     def rules(self) -> WatchRules:
@@ -77,7 +94,7 @@ class Watch:
         Returns: with the alerts, how many entries they are of. Behind an entry that revokes a key
         all others have to be examined anew.
         """
-        found, end = list(examined.alerts), first + len(leaves)
+        found, end = [*examined.alerts, *self._late(examined, first, leaves)], first + len(leaves)
         steps: list[Run | Announced] = [*examined.runs, *examined.announced]
         for step in sorted(steps, key=lambda step: step.first):
             if isinstance(step, Run):
@@ -87,12 +104,29 @@ class Watch:
             if isinstance(step.what, KeysChanged) and self._revoke(step.first, step.what):
                 end = step.first + 1
                 break
+        if end == first + len(leaves):
+            # Else some of these times are of the key that was revoked here.
+            self._newest = max(self._newest, examined.newest)
         wanted = [
             alert
             for alert in found
             if alert.alert not in self._rules.ignored and (alert.index or 0) < end
         ]
         return sorted(wanted, key=lambda alert: alert.index or 0), end - first
+
+    def _late(self, examined: Examined, first: int, leaves: Sequence[bytes]) -> Iterator[Alert]:
+        """Entries that a retired key has signed, behind entries that came into being long after
+        its end: whoever stole it may write any date, and cannot write into the past of a log."""
+        for one in examined.retired:
+            behind = max(self._newest, one.behind)
+            if behind - one.end > self._rules.max_late_seconds:
+                text = (
+                    f"Entry {one.first} is signed by key {one.keyid}, which signed until"
+                    f" {rfc3339(one.end)}, and stands in the log behind an entry of"
+                    f" {rfc3339(behind)}: it waited long for its place, or somebody has that key,"
+                    " or a copy of an old entry."
+                )
+                yield alarm("late-signature", text, one.first, leaves[one.first - first])
 
     def _under(self, run: Run, first: int, leaves: Sequence[bytes]) -> list[Alert]:
         if run.policy in self._policies:
@@ -140,5 +174,5 @@ class Watch:
         if keys is self._keys:
             return False
         self._keys = keys
-        self._examiner = Examiner(self._rules, keys)
+        self._examiner = Examiner(self._rules, keys, self._now)
         return True

@@ -43,6 +43,23 @@ class Run(NamedTuple):
     policy: str
 
 
+class Retired(NamedTuple):
+    """An entry that a retired key has signed.
+
+    Attributes:
+        first: its index in the log.
+        keyid: of the key.
+        end: its last second.
+        behind: the newest time of an active key among the entries before it that were looked at
+            with it; 0 for none.
+    """
+
+    first: int
+    keyid: str
+    end: int
+    behind: int
+
+
 class Announced(NamedTuple):
     """A signed event about policies or keys."""
 
@@ -58,11 +75,23 @@ class Examined:
         alerts: in the order of the log.
         runs: each stored entry is in exactly one.
         announced: in the order of the log.
+        retired: in the order of the log.
+        newest: the newest time that an active key has signed; 0 for none.
     """
 
     alerts: list[Alert] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     announced: list[Announced] = field(default_factory=list)
+    retired: list[Retired] = field(default_factory=list)
+    newest: int = 0
+
+    def add(self, other: "Examined") -> None:
+        """What comes behind these."""
+        self.alerts += other.alerts
+        self.runs += other.runs
+        self.announced += other.announced
+        self.retired += [one._replace(behind=max(self.newest, one.behind)) for one in other.retired]
+        self.newest = max(self.newest, other.newest)
 
     def under(self, index: int, policy: str) -> None:
         """Note the policy of a stored entry."""
@@ -80,11 +109,13 @@ class Examiner:
     Args:
         rules: what is expected.
         keys: the entry keys, and until where those that were revoked count.
+        now: later times than this nobody signs, unless a clock is wrong.
     """
 
-    def __init__(self, rules: WatchRules, keys: SigningKeys) -> None:
+    def __init__(self, rules: WatchRules, keys: SigningKeys, now: int) -> None:
         self._rules = rules
         self._keys = keys
+        self._now = now
         self._known_job = lru_cache(maxsize=_REMEMBERED_JOBS)(self._job)
 
     def examine(self, first: int, leaves: Sequence[bytes]) -> Examined:
@@ -112,6 +143,8 @@ class Examiner:
         )
         if fault is not None:
             found.alerts.append(_bad_signature(index, leaf, fault))
+        else:
+            self._order(index, envelope.unverified_keyid, at, found)
         if isinstance(statement, Entry):
             job = _writing(
                 statement.writer,
@@ -137,6 +170,8 @@ class Examiner:
         fault = self._keys.fault(index, row.keyid or "", entry.payload, entry.signature, at)
         if fault is not None:
             found.alerts.append(_bad_signature(index, leaf, fault))
+        else:
+            self._order(index, row.keyid or "", at, found)
         remembered = len(entry.writer) <= _REMEMBERED_WRITER_BYTES
         job, speaking = (self._known_job if remembered else self._job)(
             entry.writer, row.project or "", row.tier or "", row.namespace or "", row.rule or ""
@@ -145,6 +180,14 @@ class Examiner:
         if code is not None:
             found.alerts.append(_unexpected(code, index, leaf, _Stored(job, at, size)))
         found.under(index, policy)
+
+    def _order(self, index: int, keyid: str, at: int, found: Examined) -> None:
+        """Note what a good signature says of the order of things."""
+        if self._keys.is_active(keyid):
+            if found.newest < at <= self._now:
+                found.newest = at
+        elif (end := self._keys.end_of(keyid)) is not None:
+            found.retired.append(Retired(index, keyid, end, found.newest))
 
     def _job(
         self, writer: bytes, project: str, tier: str, namespace: str, rule: str

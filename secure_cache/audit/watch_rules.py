@@ -19,6 +19,7 @@ from secure_cache.policy.loader import load_yaml
 from secure_cache.policy.schema import Duration, Size
 
 MAX_RULES_BYTES = 256 * 1024
+_MAX_LATE_SECONDS = 3600
 
 _Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 _AnyOf = _Text | Annotated[tuple[_Text, ...], Meta(min_length=1, max_length=256)]
@@ -52,6 +53,7 @@ class RulesDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     expect: Annotated[tuple[ExpectDocument, ...], Meta(min_length=1)]
     ignore: tuple[_Text, ...] = ()
     max_age: Duration | UnsetType = UNSET
+    max_late: Duration | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +144,14 @@ class WatchRules:
         expected: kinds of writers.
         ignored: codes of alerts that nobody wants.
         max_age_seconds: of the newest sign of life of the log; None: it may sleep.
+        max_late_seconds: how long after its key's end an entry may reach the log.
         text: of the file, from which another process makes the same rules.
     """
 
     expected: tuple[Expected, ...]
     ignored: frozenset[str]
     max_age_seconds: int | None
+    max_late_seconds: int
     text: bytes
 
     @classmethod
@@ -165,11 +169,12 @@ class WatchRules:
                 raise Malformed(
                     f"{name}: ignore: {code!a} {what}; it takes: {', '.join(sorted(IGNORABLE))}"
                 )
-        age = document.max_age
+        age, late = document.max_age, document.max_late
         return cls(
             tuple(_compile(item, name) for item in document.expect),
             frozenset(document.ignore),
             None if isinstance(age, UnsetType) else seconds(age),
+            _MAX_LATE_SECONDS if isinstance(late, UnsetType) else seconds(late),
             data,
         )
 
@@ -216,6 +221,7 @@ CODES = IGNORABLE | {
     "unknown-policy",
     "policy-out-of-order",
     "bad-signature",
+    "late-signature",
     "unreadable",
     "log-opened-again",
     "stale",

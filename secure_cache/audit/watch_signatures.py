@@ -27,6 +27,7 @@ class SigningKeys:
     ring: KeyRing
     revoked_at: Mapping[str, int] = field(default_factory=dict)
     _before: KeyRing = field(init=False, repr=False, compare=False)
+    _ends: Mapping[str, int | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         before = ring_of(
@@ -35,6 +36,20 @@ class SigningKeys:
             if key.status is KeyStatus.REVOKED and key.keyid in self.revoked_at
         )
         object.__setattr__(self, "_before", before)
+        ends = {
+            key.keyid: None if key.status is KeyStatus.ACTIVE else key.not_after
+            for key in self.ring.keys
+            if key.status is KeyStatus.ACTIVE or key.not_after is not None
+        }
+        object.__setattr__(self, "_ends", ends)
+
+    def is_active(self, keyid: str) -> bool:
+        """Whether a key signs today, so that its times are the server's own."""
+        return self._ends.get(keyid, 0) is None
+
+    def end_of(self, keyid: str) -> int | None:
+        """The last second of a key that was retired, also if it was revoked since."""
+        return self._ends.get(keyid)
 
     @property
     def unplaced(self) -> bool:

@@ -36,6 +36,8 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             the log has to be asked.
         policy_number: of the newest.
         revoked: keys that an event before `next` revoked, with the index of that event.
+        signed_at: the newest time that a key in use signed before `next`, seconds since 1970; 0
+            where nobody knows.
         looked_at: when the log was seen last, seconds since 1970 by the clock here.
         alive_at: when something new of the log is known to have come into being, likewise.
         standing: alerts about the log as a whole that stood at the last look, by their ids: when
@@ -50,6 +52,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     policies: tuple[str, ...] | None = None
     policy_number: int | None = None
     revoked: dict[str, int] = {}
+    signed_at: int = 0
     looked_at: int = 0
     alive_at: int = 0
     standing: dict[str, int] = {}

@@ -14,6 +14,8 @@ from secure_cache.provenance.keys import KeyRing
 
 _BATCH = 4096
 _PART = 512
+_Keys = tuple[bytes, tuple[tuple[str, int], ...], int]
+"""A key ring, where keys were revoked, and the time."""
 
 
 async def in_batches(
@@ -46,31 +48,25 @@ async def examine(watch: Watch, first: int, leaves: Sequence[bytes], *, apart: b
     """
     if not apart:
         return await anyio.to_thread.run_sync(watch.examiner().examine, first, leaves)
-    keys = watch.keys.ring.encode(), tuple(sorted(watch.keys.revoked_at.items()))
+    revoked_at = tuple(sorted(watch.keys.revoked_at.items()))
+    keys = watch.keys.ring.encode(), revoked_at, watch.now
     calls = [
-        (watch.rules.text, *keys, first + at, leaves[at : at + _PART])
+        (watch.rules.text, keys, first + at, leaves[at : at + _PART])
         for at in range(0, len(leaves), _PART)
     ]
     whole = Examined()
     for part in await on_all_cores(_examine_apart, calls):
-        whole.alerts += part.alerts
-        whole.runs += part.runs
-        whole.announced += part.announced
+        whole.add(part)
     return whole
 
 
-def _examine_apart(
-    rules: bytes,
-    ring: bytes,
-    revoked_at: tuple[tuple[str, int], ...],
-    first: int,
-    leaves: Sequence[bytes],
-) -> Examined:
+def _examine_apart(rules: bytes, keys: _Keys, first: int, leaves: Sequence[bytes]) -> Examined:
     """In another process, to which keys do not travel."""
-    return _examiner(rules, ring, revoked_at).examine(first, leaves)
+    return _examiner(rules, keys).examine(first, leaves)
 
 
 @lru_cache(maxsize=1)
-def _examiner(rules: bytes, ring: bytes, revoked_at: tuple[tuple[str, int], ...]) -> Examiner:
-    keys = SigningKeys(KeyRing.decode(ring), dict(revoked_at))
-    return Examiner(WatchRules.parse(rules, name="rules"), keys)
+def _examiner(rules: bytes, keys: _Keys) -> Examiner:
+    ring, revoked_at, now = keys
+    signing = SigningKeys(KeyRing.decode(ring), dict(revoked_at))
+    return Examiner(WatchRules.parse(rules, name="rules"), signing, now)

@@ -205,7 +205,9 @@ class _Look:
             keys = before.keys
             if policies is None:
                 policies, number = before.policies, before.number
-        return Watch(self.rules, keys, policies, number)
+        return Watch(
+            self.rules, keys, policies, number, now=int(self.clock()), newest=state.signed_at
+        )
 
     async def _judge(self, source: LogSource, watch: Watch, state: MonitorState, size: int) -> int:
         """Judge entries, batch by batch; how many alerts were delivered."""
@@ -267,4 +269,5 @@ def _judged(state: MonitorState, watch: Watch, reached: int) -> MonitorState:
         policies=watch.policies,
         policy_number=watch.number,
         revoked=dict(watch.keys.revoked_at),
+        signed_at=watch.newest,
     )

@@ -45,6 +45,7 @@ ANYBODY = b"version: 1\nexpect: [{ name: all, issuer: '*' }]\n"
 RING = ring_for(SIGNER)
 ROGUE = ed25519_signer(9)
 MONDAY = T0 + 4 * 86_400
+NOW = T0 + 400 * 86_400
 KNOWN = (ENTRY.policy_sha256,)
 
 
@@ -53,7 +54,7 @@ def rules_of(text):
 
 
 def a_watch(rules=ANYBODY, keys=None, policies=KNOWN, number=None):
-    return Watch(rules_of(rules), keys or SigningKeys(RING), policies, number)
+    return Watch(rules_of(rules), keys or SigningKeys(RING), policies, number, now=NOW)
 
 
 def judge(watch, leaves, first=0):
@@ -117,7 +118,7 @@ def test_a_glob_is_what_a_regex_would_say(pattern, value):
 
 @given(st.binary(max_size=400))
 def test_no_leaf_stops_the_monitor_and_none_of_a_strangers_is_passed_over(leaf):
-    watch = Watch(rules_of(RULES), SigningKeys(ring_of(())))
+    watch = Watch(rules_of(RULES), SigningKeys(ring_of(())), now=NOW)
     assert codes(watch, [leaf], 3) == ["unreadable"]
 
 
@@ -419,6 +420,60 @@ def test_a_signature_of_nobodys_is_told_and_announces_nothing():
     ]
     assert codes(a_watch(), leaves) == ["bad-signature", "unknown-policy"]
     assert codes(a_watch(), [leaf_of(numbered(1), ROGUE)]) == ["bad-signature"]
+
+
+END = T0 + 100
+
+
+def stored(at, signer=SIGNER):
+    return leaf_of(numbered(at - T0, stored_at=at), signer)
+
+
+def test_what_reaches_the_log_long_after_its_key_was_retired_is_told():
+    """Whoever stole the key may write any date, and cannot write into the past of a log."""
+    keys = SigningKeys(both_keys(status=KeyStatus.RETIRED, not_after=END))
+    leaves = [
+        stored(T0 + 50),
+        stored(END + 60, ROGUE),
+        # On its way when the key ended, and so after an hour at most.
+        stored(T0 + 60),
+        stored(END + 3600, ROGUE),
+        stored(T0 + 70),
+        stored(END + 3601, ROGUE),
+        stored(T0 + 80),
+        # Older again: the newest time counts, not the last.
+        stored(T0 + 10, ROGUE),
+        leaf_of_event(LogOpened("origin", "vkey"), at=T0 + 90, signer=SIGNER),
+    ]
+    # However the entries come in.
+    for cut in range(len(leaves) + 1):
+        watch = a_watch(keys=keys)
+        found = judge(watch, leaves[:cut]) + judge(watch, leaves[cut:], cut)
+        late = [alert for alert in found if alert.alert == "late-signature"]
+        assert [alert.index for alert in late] == [6, 8]
+        assert len(found) == 3
+        assert SIGNER.keyid in late[0].sentence
+        assert watch.newest == END + 3601
+    more = b"version: 1\nexpect: [{ name: all, issuer: '*' }]\nmax_late: 2h\n"
+    assert codes(a_watch(more, keys), leaves) == ["log-opened-again"]
+    # Revoked since, it is told all the same.
+    revoked = both_keys(status=KeyStatus.REVOKED, not_after=END)
+    found = codes(a_watch(keys=SigningKeys(revoked, {SIGNER.keyid: 9})), leaves)
+    assert found.count("late-signature") == 2
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        # A clock that was wrong, a key that is not in use, a signature that is not good.
+        stored(NOW + 1, ROGUE),
+        stored(NOW, ed25519_signer(3)),
+        stored(NOW, ROGUE).replace(b'"sig":"', b'"sig":"AAAA'),
+    ],
+)
+def test_only_times_that_a_key_in_use_has_signed_make_others_late(leaf):
+    keys = SigningKeys(both_keys(status=KeyStatus.RETIRED, not_after=END))
+    assert "late-signature" not in codes(a_watch(keys=keys), [leaf, stored(T0 + 50)])
 
 
 # Events -----------------------------------------------------------------------------------------

@@ -484,6 +484,18 @@ async def test_a_ring_that_is_not_the_announced_one_is_not_believed(watched):
     assert await watched.look() == ["keys-changed"]
 
 
+async def test_a_retired_key_that_signs_again_is_told_of_also_looks_later(watched):
+    old = public_key(SIGNER, not_after=T0 + HOUR, status=KeyStatus.RETIRED)
+    ring = ring_of([old, public_key(NEXT_KEY)])
+    watched.log.announce(ring, by=NEXT_KEY)
+    watched.add(entry(5), leaf_of(entry(6, stored_at=T0 + 3 * HOUR), NEXT_KEY))
+    assert await watched.look() == [*NEWS, "keys-changed"]
+    assert watched.remembered["signed_at"] == T0 + 3 * HOUR
+    watched.add(entry(7))
+    assert await watched.look() == ["late-signature"]
+    assert await watched.look() == []
+
+
 # Many ---------------------------------------------------------------------------------------------
 
 
@@ -495,7 +507,7 @@ async def test_many_entries_are_examined_by_other_processes_and_the_same_is_foun
     keys = SigningKeys(KeyRing((public_key(SIGNER),)))
 
     def watch():
-        return Watch(WatchRules.parse(RULES.encode(), name="r"), keys, [POLICY])
+        return Watch(WatchRules.parse(RULES.encode(), name="r"), keys, [POLICY], now=NOW)
 
     found = [
         watch().settle(5, leaves, await examine(watch(), 5, leaves, apart=apart))
@@ -504,6 +516,17 @@ async def test_many_entries_are_examined_by_other_processes_and_the_same_is_foun
     assert found[0] == found[1]
     alerts, settled = found[0]
     assert settled == 521
+    # Their order counts wherever they are examined.
+    end = T0 + 20
+    old = public_key(SIGNER, not_after=end, status=KeyStatus.RETIRED)
+    keys = SigningKeys(ring_of([old, public_key(NEXT_KEY)]))
+    late = [leaf_of(entry(number % 20)) for number in range(1200)]
+    late[0] = leaf_of(entry(0, stored_at=end + 2 * HOUR), NEXT_KEY)
+    for apart in (False, True):
+        made = watch()
+        found, _ = made.settle(5, late, await examine(made, 5, late, apart=apart))
+        assert [alert.index for alert in found] == list(range(6, 1205))
+        assert made.newest == end + 2 * HOUR
     assert [(alert.index, alert.alert) for alert in alerts] == [
         (12, "unreadable"),
         (305, "bad-signature"),
