@@ -63,9 +63,15 @@ class StripedLocks:
             folder = self._open_folder()
             try:
                 fd = os.open(stripe, _FLAGS, 0o600, dir_fd=folder)
-                if try_flock(fd) and _still_names(fd, stripe, folder):
+                taken = False
+                try:
+                    taken = try_flock(fd) and _still_names(fd, stripe, folder)
+                finally:
+                    # Left open, it would keep the lock from everybody, for ever.
+                    if not taken:
+                        os.close(fd)
+                if taken:
                     return fd
-                os.close(fd)
             finally:
                 os.close(folder)
             if time.monotonic() > deadline:

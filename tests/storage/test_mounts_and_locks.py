@@ -1,5 +1,7 @@
 """Refusal of network file systems, and locks between processes."""
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+import secure_cache.storage.locks as locks_module
 from secure_cache.model.errors import CorruptObject, Misconfigured, StorageUnavailable
 from secure_cache.storage.beneath import Beneath
 from secure_cache.storage.filesystem import FilesystemStore
@@ -167,6 +170,20 @@ def test_a_lock_that_is_not_given_back_ends_in_an_error_and_not_in_a_hang(tmp_pa
                 pass
             assert late.value.applied is False
     with other.held("a"):
+        pass
+
+
+def test_a_lock_that_could_not_be_looked_at_is_nobodys(tmp_path, monkeypatch):
+    locks = StripedLocks(Beneath(tmp_path), longest_wait=0.05)
+
+    def failing(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(locks_module, "_still_names", failing)
+        with pytest.raises(OSError, match="Input/output"), locks.held("a"):
+            pytest.fail("it was never taken")
+    with locks.held("a"):
         pass
 
 
