@@ -17,6 +17,7 @@ from secure_cache.http.body import (
     Answer,
     BodyBounds,
     DrainBounds,
+    Headers,
     Message,
     Receive,
     Send,
@@ -38,6 +39,7 @@ _PLAIN_CACHE_PATH = b"/v1/cache/"
 _REFUSAL = "secure_cache.refusal"
 _SLASHES = re.compile("/{2,}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
+_NO_STORE = (b"cache-control", b"no-store")
 
 
 class Front:
@@ -93,9 +95,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # Much of what is answered was written by others; no browser may guess what it is.
-                others = [pair for pair in message.get("headers", ()) if pair[0] != _NOSNIFF[0]]
-                message = {**message, "headers": [*others, _NOSNIFF]}
+                message = {**message, "headers": _guarded(message.get("headers", ()))}
             await send(message)
 
         self._telemetry.request_started()
@@ -138,6 +138,15 @@ class Front:
             why=why,
             ms=round(seconds * 1000, 3),
         )
+
+
+def _guarded(headers: Headers) -> Headers:
+    """Much of what is answered was written by others; no browser may guess what it is. And what
+    does not say that it may be kept was meant for this caller: no cache on the way gives it on."""
+    others = [pair for pair in headers if pair[0].lower() != _NOSNIFF[0]]
+    if any(name.lower() == _NO_STORE[0] for name, _ in others):
+        return [*others, _NOSNIFF]
+    return [*others, _NO_STORE, _NOSNIFF]
 
 
 def _outcome(status: int) -> str:

@@ -53,6 +53,9 @@ _PARTING_SECONDS = 2.0
 """Less than a server that leaves waits for it (`server.LAST_WORDS_SECONDS`)."""
 
 _STALLED_SEND_SECONDS = 60.0
+_NO_STORE = (b"cache-control", b"no-store")
+"""A cache on the way that asks nobody who asks would give one caller's answer to all others."""
+
 _ASK_AFTER_BYTES = 4 * 1024 * 1024
 
 
@@ -154,6 +157,7 @@ class NxCache:
         headers = [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", b"%d" % artifact.size),
+            _NO_STORE,
             (b"x-secure-cache-entry", artifact.entry.entry_id.encode()),
             (b"x-secure-cache-tier", str(artifact.entry.tier).encode()),
         ]
@@ -214,6 +218,7 @@ class NxCache:
         headers = [
             (b"content-type", b"text/plain"),
             (b"content-length", b"0"),
+            _NO_STORE,
             (b"x-secure-cache-entry", entry.entry_id.encode()),
         ]
         await request.start(202 if self._strict else 200, headers)
@@ -227,7 +232,8 @@ class NxCache:
             return
         status = cache_status(error, request.method, strict=self._strict)
         text = refusal_text(error)
-        headers = ((b"content-type", b"text/plain"), (REASON_HEADER, error.code.encode()))
+        reason = (REASON_HEADER, error.code.encode())
+        headers = ((b"content-type", b"text/plain"), reason, _NO_STORE)
         if request.method != "PUT" or request.body_ended:
             await request.start(status, [*headers, (b"content-length", b"%d" % len(text))])
             await request.body(b"" if request.method == "HEAD" else text, more=False)
