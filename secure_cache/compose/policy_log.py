@@ -26,7 +26,7 @@ from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
 from secure_cache.compose.mirroring import indexed_mirror
 from secure_cache.identity.presets import load_presets
 from secure_cache.model.clock import Clock
-from secure_cache.model.errors import CorruptObject, LogInconsistent, Misconfigured
+from secure_cache.model.errors import CorruptObject, LogInconsistent, Misconfigured, NotFound
 from secure_cache.provenance.event import Event, PolicyTookEffect
 from secure_cache.provenance.keys import KeyRing
 from secure_cache.provenance.verify import verify_event
@@ -92,13 +92,12 @@ async def prove_policies(log: VerifiedLog, ring: KeyRing, indexes: Sequence[int]
     """Read these entries, which are said to be events about policies.
 
     Raises:
-        LogInconsistent: one is not, or the log does not prove it.
-        NotFound: it is not in the log.
+        LogInconsistent: one is not, or the log does not prove it, or has it not.
     """
     events: list[PolicyInForce] = []
     doubts: list[str] = []
     for index in indexes:
-        leaf = await log.entry(index)
+        leaf = await _named(log, index)
         event = statement_of(leaf)
         if not isinstance(event, Event) or not isinstance(event.what, PolicyTookEffect):
             raise LogInconsistent(f"entry {index} is no event about a policy, as was said")
@@ -118,6 +117,18 @@ async def prove_policies(log: VerifiedLog, ring: KeyRing, indexes: Sequence[int]
             doubts.append(f"entry {index} names a policy before it that was left out: {previous}")
         events.append(PolicyInForce(index, event.at, what.number, str(what.sha256), previous, None))
     return ProvedPolicies(tuple(events), tuple(doubts))
+
+
+async def _named(log: VerifiedLog, index: int) -> bytes:
+    """An entry that an index names; the log may have grown since we looked at it."""
+    try:
+        return await log.entry(index)
+    except NotFound:
+        await log.published()
+    try:
+        return await log.entry(index)
+    except NotFound as error:
+        raise LogInconsistent(f"the place names entry {index}, and {error}") from error
 
 
 def _was_signed(leaf: bytes, ring: KeyRing) -> bool:

@@ -2,13 +2,15 @@
 
 import pytest
 from fakes.audit import SIGNER, T0, ListedLog, leaf_of, leaf_of_event, numbered
+from fakes.signed_log import TRUST, SignedLog
 from fakes.statements import ed25519_signer, ring_for
 
 from secure_cache.compose.policy_log import prove_policies
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import LogInconsistent
 from secure_cache.provenance.event import PolicyTookEffect
-from secure_cache.provenance.keys import KeyStatus
+from secure_cache.provenance.keys import KeyRing, KeyStatus
+from secure_cache.tlog.fetched import FetchedLog
 
 pytestmark = pytest.mark.anyio
 
@@ -59,3 +61,18 @@ async def test_an_event_whose_key_was_revoked_is_told_with_a_doubt():
     proved = await prove_policies(ListedLog(LEAVES), revoked, [0])
     assert len(proved.events) == 1
     assert proved.doubts[0].startswith("entry 0 is in the log, but its signature is not good: ")
+
+
+async def test_a_policy_that_took_effect_a_moment_ago_is_in_the_log():
+    """The log was looked at, then it grew, then the index was asked."""
+    log = SignedLog()
+    fetched = FetchedLog(log.fetch, TRUST)
+    assert (await fetched.published()).size == 2
+    log.add_policy(b"version: 2\n")
+    ring = KeyRing.decode(log.ring)
+    proved = await prove_policies(fetched, ring, [2])
+    assert [event.index for event in proved.events] == [2]
+    # An index that names what nobody has is no answer "no".
+    for index in (3, -1):
+        with pytest.raises(LogInconsistent, match=f"names entry {index}, and"):
+            await prove_policies(fetched, ring, [index])
