@@ -19,10 +19,10 @@ from secure_cache.cli.source_options import (
     tell_unpinned,
 )
 from secure_cache.client.log_folder import read_bounded
+from secure_cache.client.mirror_folder import put
 from secure_cache.client.proofs import ProvedEntry, hash_stream, prove_entry
 from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.compose.proving import MAX_SERVED, Proved, Served, ServedAs, prove, served_as
-from secure_cache.core.key_files import write_private_file
 from secure_cache.model.clock import system_clock
 from secure_cache.model.errors import AlreadyExists, CorruptObject, NotFound
 from secure_cache.tlog.fetched import Trust
@@ -230,7 +230,7 @@ def _write_once(files: dict[Path, bytes]) -> None:
         if not same:
             raise AlreadyExists(f"{path} is there, and is another file: choose another folder")
     for path, data in files.items():
-        write_private_file(path, data)
+        put(path, data)
 
 
 __all__ = ["prove_command", "verify_command", "verify_proof_command"]

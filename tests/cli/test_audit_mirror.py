@@ -1,7 +1,9 @@
 """`audit mirror` of an installation that no server runs: what is said, and how it ends."""
 
+import errno
 import http.server
 import json
+import os
 import threading
 import time
 
@@ -99,3 +101,19 @@ def test_an_address_that_is_no_server_is_a_mistake_and_no_answer(call, tmp_path,
         done = call("audit", *command, "--server", web)
         assert done.code == 2, done.err
         assert "check --server" in done.err
+
+
+def test_a_disk_that_is_full_is_named_with_the_proof_that_it_did_not_take(
+    call, installation, tmp_path, monkeypatch
+):
+    append(installation.config, keys_event)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    out = tmp_path / "proofs"
+    done = call("audit", "prove", 0, "--store", installation.config, "--out", out)
+    assert done.code == 3
+    assert f"{out}/0.tlog-proof: cannot be written (No space left on device)" in done.err
+    assert list(out.iterdir()) == []

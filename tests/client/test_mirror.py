@@ -24,6 +24,7 @@ from secure_cache.client.mirror_entries import Announced, judge_entries
 from secure_cache.client.mirror_folder import new_pins, read_pins
 from secure_cache.compose.log_source import LogPlace, open_log_source
 from secure_cache.compose.mirroring import mirror_audit
+from secure_cache.compose.proving import served_as
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import (
     CorruptObject,
@@ -332,6 +333,24 @@ async def test_what_no_key_of_ours_signed_is_not_told_of_an_entry(tmp_path):
     async with mirror_audit(folder, clock=time.time) as audit:
         details = await audit.auditor.details(5)
     assert [row.number for row in details.about] == [130]
+
+
+async def test_a_mirror_on_a_disk_that_is_read_only_says_who_made_a_file(tmp_path):
+    """Its index is whole, and need not be made."""
+    log, folder = SignedLog().grow_to(20), tmp_path / "mirror"
+    await mirror_of(log, folder)
+    place = LogPlace(mirror=folder)
+    async with mirror_audit(folder, clock=time.time):
+        pass
+    lock = folder / "index.sqlite.lock"
+    lock.unlink()
+    lock.mkdir()
+    entry = numbered(5)
+    async with open_log_source(place, clock=time.time) as source:
+        sought = str(entry.digest), entry.size
+        served = await served_as(source, place, *sought, key=None, clock=time.time)
+    assert [one.entry.row["index"] for one in served.found] == [5]
+    assert served.whole
 
 
 # keys that change
