@@ -47,13 +47,17 @@ class Page:
         """Keep it, durably. The answer may be given out only afterwards.
 
         Raises:
-            StorageUnavailable: it may or may not be kept. After a failed fsync the disk may not
-                hold what can be read back, so `on_failure` is told first; it ends the process.
+            StorageUnavailable: it may or may not be kept. Where it is to be seen by now, and its
+                folder could not be made durable, the disk may not hold what can be read back:
+                `on_failure` is told first; it ends the process. A full disk leaves what was there.
         """
+        path = self._folder / "checkpoint"
+        before = _identity(path)
         try:
-            write_private_file(self._folder / "checkpoint", note)
+            write_private_file(path, note)
         except OSError as error:
-            self._on_failure(str(error))
+            if before is None or _identity(path) != before:
+                self._on_failure(str(error))
             raise StorageUnavailable(f"the witness's state can not be written: {error}") from error
 
     def keep_evidence(self, name: str, data: bytes) -> Path | None:
@@ -106,7 +110,8 @@ class WitnessBook:
         folder = self._place(origin)
         handle = -1
         try:
-            if not folder.is_dir():
+            if not (folder / "checkpoint").exists():
+                # Also where it is there: whoever made it may not have come to the fsync.
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(self._folder)
             handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -127,6 +132,17 @@ class WitnessBook:
 
     def _place(self, origin: str) -> Path:
         return self._folder / hashlib.sha256(origin.encode()).hexdigest()
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Of the file itself, which a write replaces; None when nobody can tell."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _read(path: Path) -> bytes | None:

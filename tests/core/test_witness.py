@@ -1,6 +1,9 @@
 """The witness itself: what it cosigns, what it refuses, and what it keeps."""
 
+import errno
+import hashlib
 import itertools
+import os
 import threading
 
 import anyio
@@ -245,25 +248,61 @@ async def test_a_witness_has_a_key_and_knows_each_log_once(tmp_path):
         Witness(logs=[log, log], cosigners=[cosigner_of("w1")], book=book, clock=lambda: NOW)
 
 
-async def test_a_disk_that_fails_gives_no_cosignature_and_says_so(tmp_path, monkeypatch):
+def a_disk_that_says(number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize("before", [0, 5])
+async def test_a_full_disk_gives_no_cosignature_and_ends_no_witness(tmp_path, monkeypatch, before):
+    """What was cosigned last stands as it stood; when there is room again, it goes on."""
     failures = []
-    book = WitnessBook(tmp_path, on_failure=failures.append)
-    witness = Witness(
+    witness = witness_in(tmp_path, failures)
+    if before:
+        witness.add_checkpoint(await request(b"a", 0, before))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", a_disk_that_says(errno.ENOSPC))
+        with pytest.raises(StorageUnavailable, match="No space"):
+            witness.add_checkpoint(await request(b"a", before, 7))
+    assert failures == []
+    assert {path.name for path in tmp_path.glob("*/*")} <= {"lock", "checkpoint"}
+    assert witness.add_checkpoint(await request(b"a", before, 7))
+
+
+@pytest.mark.parametrize("before", [0, 5])
+async def test_a_disk_that_may_not_keep_what_is_seen_ends_the_witness(
+    tmp_path, monkeypatch, before
+):
+    failures = []
+    witness = witness_in(tmp_path, failures)
+    if before:
+        witness.add_checkpoint(await request(b"a", 0, before))
+    with monkeypatch.context() as patch:
+        patch.setattr("secure_cache.core.key_files.sync_folder", a_disk_that_says(errno.EIO))
+        with pytest.raises(StorageUnavailable, match="Input/output"):
+            witness.add_checkpoint(await request(b"a", before, 7))
+    assert len(failures) == 1
+
+
+async def test_a_folder_that_a_dead_process_made_is_made_durable_by_the_next(tmp_path, monkeypatch):
+    """Else a power cut could take it, and with it all that was cosigned there."""
+    synced = []
+    monkeypatch.setattr("secure_cache.core.witness_book.sync_folder", synced.append)
+    witness = witness_in(tmp_path, [])
+    (tmp_path / hashlib.sha256(ORIGIN.encode()).hexdigest()).mkdir(mode=0o700)
+    witness.add_checkpoint(await request(b"a", 0, 5))
+    assert tmp_path in synced
+
+
+def witness_in(folder, failures):
+    return Witness(
         logs=[KnownLog(ORIGIN, (SIGNER.verifier,))],
         cosigners=[cosigner_of("w1")],
-        book=book,
+        book=WitnessBook(folder, on_failure=failures.append),
         clock=lambda: NOW,
     )
-
-    def no_space(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("secure_cache.core.witness_book.write_private_file", no_space)
-        with pytest.raises(StorageUnavailable):
-            witness.add_checkpoint(await request(b"a", 0, 7))
-    assert failures
-    assert witness.last(ORIGIN) is None
 
 
 async def test_of_many_threads_and_folders_no_two_answer_from_the_same_state(tmp_path):
