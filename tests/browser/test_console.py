@@ -9,7 +9,7 @@ from world.browser import run_page
 from world.console import HOSTILE, SIGN_IN, console_server
 from world.fronts import nginx_front
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHIPPED = "cache.acme.example"
 """A name that the browser of these tests finds on loopback."""
@@ -98,7 +98,7 @@ def test_every_page_works_and_is_for_everybody(console):
   }
   return { found, wide };
 """,
-        timeout=200,
+        timeout=280,
         url=server.url,
         token=auditor,
         paths=PAGES,

@@ -5,7 +5,7 @@ import pytest
 from world.browser import run_page
 from world.console import SIGN_IN, console_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from secure_cache.tlog.cosignature import Ed25519Cosigner, cosignature_time
 from secure_cache.tlog.note import Note, Signature
 from secure_cache.tlog.tlog_proof import TlogProof
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME = "witness.example.com/w1"
 ENTRY = 3

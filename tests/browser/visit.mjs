@@ -33,6 +33,8 @@ const context = await chromium.launchPersistentContext(profile, {
     "--host-resolver-rules=MAP cache.acme.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
   ],
 });
+// A busy machine is slow; a page that never comes is what the caller's own limit is for.
+context.setDefaultTimeout(90_000);
 const page = context.pages()[0] ?? (await context.newPage());
 const seen = { console: [], errors: [], requests: [] };
 context.on("console", (message) => {

@@ -33,7 +33,7 @@ class Visit:
         return [item["text"] for item in self.console if item["type"] == "error"] + [*self.errors]
 
 
-def run_page(script: str, *, timeout: float = 60, **inputs: object) -> Visit:
+def run_page(script: str, *, timeout: float = 180, **inputs: object) -> Visit:
     """Run `script` in a fresh browser: the body of an async function over `page` and `context`
     (Playwright), `input` (the keyword arguments, through JSON) and `axe()` (accessibility
     violations of the page as it stands). What it returns, through JSON, is `Visit.value`.
