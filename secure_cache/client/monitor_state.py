@@ -13,14 +13,18 @@ from secure_cache.client.log_folder import read_bounded
 from secure_cache.client.mirror_folder import put
 from secure_cache.model.errors import (
     CorruptObject,
+    Malformed,
     Misconfigured,
     NotFound,
     StorageUnavailable,
     Unavailable,
 )
+from secure_cache.tlog.note import Ed25519Verifier
 
 _MAX_BYTES = 1 << 20
 _MAX_PAIRS = 1000
+_MAX_TIME = 253_402_300_799
+"""The last second of the year 9999."""
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +80,14 @@ class StateFile:
             raise CorruptObject(self._damaged(str(error))) from error
         if state.v != 1 or state.next < 0 or not state.vkeys:
             raise CorruptObject(self._damaged("not of this version"))
+        try:
+            for vkey in state.vkeys:
+                Ed25519Verifier.parse(vkey)
+        except Malformed as error:
+            raise CorruptObject(self._damaged(str(error))) from error
+        times = (state.signed_at, state.looked_at, state.alive_at, *state.standing.values())
+        if not all(0 <= time <= _MAX_TIME for time in times):
+            raise CorruptObject(self._damaged("it holds no times"))
         return state
 
     def write(self, state: MonitorState) -> None:

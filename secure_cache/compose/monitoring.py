@@ -27,6 +27,7 @@ from secure_cache.model.errors import (
     LogInconsistent,
     Malformed,
     NotFound,
+    StorageUnavailable,
     Unavailable,
 )
 from secure_cache.provenance.keys import KeyRing
@@ -69,7 +70,7 @@ async def look(
 ) -> Looked:
     """Judge what is new.
 
-    1. the log leads on from the checkpoint that was seen last
+    1. the log leads on from the checkpoint that was seen last, and its own is remembered
     2. a batch of entries is judged; its alerts are delivered
     3. the state says that they are: a crash before it delivers them once more, and none is lost
 
@@ -136,6 +137,10 @@ class _Look:
             state = await self._seen(source, before, begin, size)
             told = 0
             if state.next < size:
+                # While nobody takes the alerts, a log that is put back must be noticed all the
+                # same. On a disk that is full they are told first.
+                with suppress(StorageUnavailable):
+                    await self._write(state)
                 watch = await self._watch(source, place, state)
                 told = await self._judge(source, watch, state, size)
             else:
@@ -188,7 +193,8 @@ class _Look:
             seen = source.trust.open_last(before.note.encode()).size
         if before.next > size:
             raise CorruptObject(f"{self.file.path} says that more was judged than the log has")
-        alive_at = before.alive_at
+        # A clock that was wrong must not keep a log alive for years.
+        alive_at = min(before.alive_at, now)
         if size > seen or not alive_at:
             alive_at = await grown_at(source, size, looked_at=before.looked_at, now=now)
         note = (await source.log.checkpoint_note()).decode()

@@ -66,7 +66,7 @@ async def stale(source: LogSource, *, alive_at: int, max_age: int | None, now: i
 def unseen(*, alive_at: int, max_age: int | None, now: int) -> list[Alert]:
     """The alert about a log that cannot be reached, once it is as old as one without a sign of
     life; or none. As `stale`."""
-    if max_age is None or now - alive_at <= max_age:
+    if max_age is None or -_LEEWAY_SECONDS <= now - alive_at <= max_age:
         return []
     return [_stale(alive_at, "it cannot be reached")]
 

@@ -176,6 +176,62 @@ async def test_alerts_that_nobody_took_come_again_with_their_ids(watched):
     assert len({alert["id"] for alert in first}) == 4
 
 
+async def test_what_was_seen_while_nobody_took_alerts_is_remembered(watched):
+    """Else a log could be put back for as long as a webhook is down."""
+    await watched.look()
+    before = list(watched.log.leaves)
+    watched.rules += "max_age: 1d\n"
+    watched.add(entry(4, policy_sha256="cd" * 32))
+    watched.outlet.fails = True
+    for _ in range(3):
+        watched.now += DAY - HOUR
+        watched.add(entry(len(watched.log.leaves)))
+        with pytest.raises(Unavailable):
+            await watched.look()
+        # The log is reached, and lives: nobody says that it does not.
+        assert [alert["alert"] for alert in watched.outlet.shown] == ["unknown-policy"]
+    watched.log.leaves = before
+    watched.log.publish()
+    assert await watched.look() == ["history-changed"]
+
+
+async def test_a_clock_that_was_wrong_hides_nothing_once_it_is_right(watched):
+    watched.rules += "max_age: 1d\n"
+    watched.now += 1000 * DAY
+    await watched.look()
+    watched.add(entry(4))
+    watched.show()
+    path = watched.folder / "tile/entries/000.p/5"
+    assert path.exists()
+    path.write_bytes(b"damaged")
+    assert await watched.look(show=False) == ["log-inconsistent"]
+    watched.now = NOW
+    # It was told in the future: it is told again. Afterwards an hour counts as ever.
+    assert await watched.look(show=False) == ["log-inconsistent"]
+    assert watched.posted == ["log-inconsistent"]
+    watched.show()
+    await watched.look()
+    watched.now += 2 * DAY
+    assert await watched.look() == ["stale"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"vkeys": ["no key"]},
+        {"alive_at": -1},
+        {"signed_at": 1 << 60},
+        {"standing": {"a": 1 << 60}},
+        {"note": "no note"},
+        {"next": -1},
+    ],
+)
+async def test_a_state_with_anything_in_it_is_damaged_and_no_defect(watched, changed):
+    await watched.look()
+    watched.state.write_text(json.dumps({**watched.remembered, **changed}))
+    assert await watched.look() == ["log-inconsistent"]
+
+
 class KilledError(BaseException):
     """The process ends here."""
 
@@ -238,7 +294,7 @@ async def test_a_monitor_that_is_told_to_stop_does_not_wait_for_a_webhook(watche
         anyio.from_thread.run_sync(began.set, token=token)
         assert answered.wait(30)
 
-    token, state = anyio.lowlevel.current_token(), watched.state.read_text()
+    token, reached = anyio.lowlevel.current_token(), watched.remembered["next"]
     watched.outlet.post = hang
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watched.look)
@@ -248,7 +304,7 @@ async def test_a_monitor_that_is_told_to_stop_does_not_wait_for_a_webhook(watche
     answered.set()
     # It says so, and the next run tells it again.
     assert watched.outlet.left == watched.outlet.shown
-    assert watched.state.read_text() == state
+    assert watched.remembered["next"] == reached
     del watched.outlet.post
     assert await watched.look() == ["unknown-policy"]
     assert watched.outlet.posted == watched.outlet.left
