@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -62,7 +63,7 @@ def configure_logging(
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(target),
+        logger_factory=partial(_Lines, target),
         # Loggers are made at import; once one has written, it need not look its chain up again.
         # Whoever names a stream may name another one later.
         cache_logger_on_first_use=stream is None,
@@ -72,6 +73,32 @@ def configure_logging(
     root.setLevel(threshold)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes, and never raises: whoever logs has more to do than that. A disk that is full or a
+    reader that is gone would else end the tasks of a server, one after the other, as they log.
+
+    What was lost is told when the place takes lines again.
+    """
+
+    def __init__(self, stream: TextIO, *_names: object) -> None:
+        super().__init__(stream)
+        self._lost = 0
+
+    def msg(self, message: str) -> None:
+        try:
+            super().msg(message)
+        except (OSError, ValueError):
+            # Full, closed, or nobody reads it.
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            structlog.get_logger(__name__).warning("logging.lines_lost", at_most=lost)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 class _Stamp:
