@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from secure_cache.model.errors import Unavailable
@@ -103,5 +103,7 @@ def forget_worker(environment: Mapping[str, str], pid: int) -> None:
 
     Its counters stay, because a total must never fall.
     """
-    for path in Path(environment[VARIABLE]).glob(f"gauge_live*_{int(pid)}.db"):
-        path.unlink(missing_ok=True)
+    # Where no file can be opened for the moment, its gauges stay: no reason to end the server.
+    with suppress(OSError):
+        for path in Path(environment[VARIABLE]).glob(f"gauge_live*_{int(pid)}.db"):
+            path.unlink(missing_ok=True)

@@ -186,6 +186,21 @@ def test_a_disk_that_is_full_already_is_named(monkeypatch):
         assert left.name == "lock"
 
 
+def test_a_worker_that_cannot_be_forgotten_for_the_moment_ends_no_server(monkeypatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with shared_numbers() as environment:
+        gauge = Path(environment["PROMETHEUS_MULTIPROC_DIR"]) / "gauge_livesum_1.db"
+        gauge.touch()
+        with monkeypatch.context() as busy:
+            busy.setattr(os, "scandir", none_left)
+            forget_worker(environment, 1)
+        assert gauge.exists()
+        forget_worker(environment, 1)
+        assert not gauge.exists()
+
+
 def aged(folder):
     os.utime(folder, (1, 1))
     return folder
