@@ -120,11 +120,12 @@ class Contradictions:
     async def _read(self) -> tuple[bytes, ...]:
         notes = []
         async for info in self._state.list(layout.CONTRADICTION_PREFIX):
-            stored = await self._state.get(info.name, max_bytes=MAX_NOTE_BYTES)
             try:
+                stored = await self._state.get(info.name, max_bytes=MAX_NOTE_BYTES)
                 self.open(stored.data)
-            except (Malformed, LogInconsistent):
-                # Whoever can write here could else stop the log with any text.
+            except (NotFound, Malformed, LogInconsistent):
+                # Taken away since it was listed; or whoever can write here could else stop the log
+                # with any text.
                 continue
             notes.append(stored.data)
             if len(notes) == _MOST:

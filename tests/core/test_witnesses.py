@@ -12,7 +12,7 @@ from fakes.witnesses import NOW, Network, cosigner_of, make_witness, policy_of
 from secure_cache.core.contradictions import Contradictions
 from secure_cache.core.witness_http import Answer
 from secure_cache.core.witnesses import Profile, Witnesses, WitnessOptions
-from secure_cache.model.errors import LogInconsistent, Misconfigured, NoQuorum
+from secure_cache.model.errors import LogInconsistent, Misconfigured, NoQuorum, NotFound
 from secure_cache.storage import layout
 from secure_cache.storage.memory import MemoryStore
 from secure_cache.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -483,6 +483,16 @@ async def test_only_looking_asks_nobody_and_knows_whether_it_is_witnessed(make):
     assert witnesses.trouble is None
     witnesses._unwitnessed_since -= 61
     assert "too few" in witnesses.trouble
+
+
+async def test_what_an_operator_takes_away_while_it_is_looked_at_ends_no_server(make):
+    place = await begun(make())
+    await place.state.create(layout.contradiction("0" * 64), b"gone in a moment\n")
+    place.state = FaultyStore(
+        place.state, lambda o: Fault.raising(NotFound(o.name)) if o.kind == "get" else None
+    )
+    _, witnesses = place.replica()
+    await witnesses.check()
 
 
 async def test_a_text_that_our_key_did_not_sign_stops_nobody(make):
