@@ -100,8 +100,10 @@ class LogFetch:
                     async for block in response.aiter_raw():
                         body.add(block)
                     return body.whole()
-                case status if status in self._absent:
+                case 404 | 410 if response.status_code in self._absent:
                     raise NotFound(f"{url}: not there")
+                case status if status in self._absent:
+                    raise NotFound(f"{url}: answered {status}{_reason(response)}")
                 case 401 | 403:
                     raise Denied(f"{url}: this needs the token of an auditor")
                 case status:

@@ -41,7 +41,7 @@ from secure_cache.tlog.witness_policy import WitnessPolicy
 MAX_POLICY_TEXT_BYTES = 1 << 20
 DAMAGED_STORE = "this is the log in the store: `secure-cache log fsck` says more"
 _MAX_ANSWER_BYTES = 1 << 20
-_NO_INDEX = 501
+_NO_INDEX, _DAMAGED = 501, 500
 _MAX_OLDER = 50
 
 
@@ -149,6 +149,12 @@ async def _server(
             token=place.token,
             absent=frozenset({404, 410, _NO_INDEX}),
         ) as api,
+        # One text that is damaged there must not end what is done with all others.
+        LogFetch(
+            ServerAddress(f"{server.url}/audit/v1/policies"),
+            token=place.token,
+            absent=frozenset({404, 410, _NO_INDEX, _DAMAGED}),
+        ) as policies,
     ):
         verifiers = place.log_keys or await _vkeys_of(fetch, server)
         trust = _trust(verifiers, place.witnesses)
@@ -185,7 +191,7 @@ async def _server(
             return await announced_ring(log, given)
 
         async def policy_text(sha256: str) -> bytes:
-            return _checked(await api(f"policies/{sha256}"), sha256)
+            return _checked(await policies(sha256), sha256)
 
         yield LogSource(
             log, trust, bool(place.log_keys), fetch, given_ring, ring, policy_text, remedy
@@ -377,6 +383,8 @@ def _trust(verifiers: tuple[Ed25519Verifier, ...], witnesses: WitnessPolicy | No
 
 
 def _checked(data: bytes, sha256: str) -> bytes:
+    if len(data) > MAX_POLICY_TEXT_BYTES:
+        raise CorruptObject(f"the policy {sha256} is larger than {MAX_POLICY_TEXT_BYTES} bytes")
     if str(Digest.of(data)) != sha256:
         raise CorruptObject(f"what was given for the policy {sha256} has another digest")
     return data

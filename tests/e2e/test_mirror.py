@@ -222,6 +222,20 @@ def test_nothing_of_the_server_is_changed_by_being_mirrored(auditor, tmp_path):
     assert {str(path) for path in changed if "denials" not in path.parts} == set()
 
 
+def test_one_policy_that_is_damaged_there_ends_no_mirroring(auditor, tmp_path):
+    (text,) = (auditor.server.data / "state/policy").glob("*01")
+    before = text.read_bytes()
+    text.write_bytes(before + b"# more")
+    try:
+        done = auditor.mirror(tmp_path / "mirror")
+    finally:
+        text.write_bytes(before)
+    (why,) = done["missing_policies"].values()
+    assert "answered 500 (corrupt)" in why
+    # It is asked for again.
+    assert auditor.mirror(tmp_path / "mirror")["missing_policies"] == {}
+
+
 def test_a_server_without_an_audit_index_is_mirrored_all_the_same(tmp_path):
     server = Server(
         tmp_path / "server", environment={"SECURE_CACHE_AUDIT__ENABLED": "false"}
