@@ -23,7 +23,8 @@ async def export_answer(asked: Asked, headers: Mapping[str, str]) -> Stream:
     form = asked.choice("format", asked.one("format", "jsonl"), _FORMATS)
     rows = asked.auditor().export(wanted, page)
     # What refuses the question must come before the first byte.
-    first = await anext(rows, ())
+    # No tuple as the default: before Python 3.12.9, `anext` then ends in a SystemError.
+    first = await anext(rows, None) or ()
     return Stream(
         asked.streaming(_exported(first, rows, form)),
         media_type="text/csv" if form == "csv" else "application/jsonl",

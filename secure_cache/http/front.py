@@ -90,13 +90,21 @@ class Front:
 
     async def _bounded(self, scope: Message, receive: Receive, send: Send) -> None:
         started_at, status = perf_counter(), 0
+        head_only = scope["method"] == "HEAD"
+        # What `HEAD` gets is the head of what `GET` would (RFC 9110, 9.3.2).
+        asked = {**scope, "method": "GET"} if head_only else scope
 
         async def watched_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": _guarded(message.get("headers", ()))}
-            await send(message)
+                await send(message)
+                if head_only:
+                    # Over: an export hears that its client left, and reads no further.
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            elif not head_only:
+                await send(message)
 
         self._telemetry.request_started()
         body = b""
@@ -105,17 +113,25 @@ class Front:
             blocks = read_body(receive, _SMALL_BODY, content_length=size)
             body = b"".join([block async for block in blocks])
         except SecureCacheError as error:
-            note_refusal(scope, error)
+            note_refusal(asked, error)
             answer = self._early(scope["path"], error)
             await refuse_and_drain(watched_send, receive, answer, _SMALL_DRAIN)
         else:
-            await self._app(scope, _replay(body, receive), watched_send)
+            await self._app(asked, _replay(body, receive), watched_send)
         finally:
             # Also when the end of a drain cuts it.
-            self._finish(scope, status, perf_counter() - started_at, len(body))
+            refusal = asked.get(_REFUSAL, ("", ""))
+            self._finish(scope, refusal, status, perf_counter() - started_at, len(body))
 
-    def _finish(self, scope: Message, status: int, seconds: float, bytes_in: int) -> None:
-        reason, why = scope.get(_REFUSAL, ("", ""))
+    def _finish(
+        self,
+        scope: Message,
+        refusal: tuple[str, str],
+        status: int,
+        seconds: float,
+        bytes_in: int,
+    ) -> None:
+        reason, why = refusal
         outcome = _outcome(status)
         self._telemetry.request_finished(
             Finished(

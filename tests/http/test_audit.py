@@ -304,6 +304,16 @@ async def test_every_question_is_told_to_the_servers_log(world):
         assert second["refused"] == "filter-invalid"
 
 
+async def test_an_export_of_nothing_is_empty(world):
+    async with running(world) as desk:
+        await desk.indexed(0)
+        answer = await desk.get("export", key="no-such-key")
+        assert (answer.status_code, answer.content) == (200, b"")
+        answer = await desk.get("export", key="no-such-key", format="csv")
+        assert answer.status_code == 200
+        assert len(list(csv.reader(io.StringIO(answer.text)))) == 1
+
+
 async def test_an_export_is_told_when_it_ends_with_how_much_was_sent(world):
     async with running(world) as desk:
         await stored(world, world.main(), "1", "2", "3")
