@@ -128,6 +128,9 @@ def read_pins(folder: Path) -> Pins:
         raise _damaged(folder, str(error)) from error
     if pins.v != _VERSION or named != {pins.origin}:
         raise _damaged(folder, "not of this version, or its keys are another log's")
+    indexes = (pins.keys_event, pins.next_keys_event, pins.untold)
+    if any(index is not None and index < 0 for index in indexes):
+        raise _damaged(folder, "no entry is before the first")
     return pins
 
 
@@ -166,8 +169,7 @@ def _begun(folder: Path, pins: Pins) -> Pins:
         if found.vkeys != pins.vkeys:
             # Two runs that began at the same time, with two servers.
             raise Misconfigured(f"{folder} mirrors a log with another key")
-        for path in folder.rglob(f"{_UNFINISHED}*"):
-            path.unlink(missing_ok=True)
+        _tidy(folder)
         return found
     others = [
         path.name
@@ -182,6 +184,22 @@ def _begun(folder: Path, pins: Pins) -> Pins:
     # First of all: whoever goes on with this mirror holds it to the same key.
     put(folder / PINS, pins.encode())
     return pins
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed run left half. Raises: CorruptObject: a folder that is a link."""
+    for name, folders, files in os.walk(folder):
+        here = Path(name)
+        for inner in folders:
+            # Whoever made this mirror would have us write and remove files elsewhere.
+            if (here / inner).is_symlink():
+                raise CorruptObject(
+                    f"{here / inner} is a link, which leads out of the mirror: remove it, then run"
+                    " this again with --repair"
+                )
+        for file in files:
+            if file.startswith(_UNFINISHED):
+                (here / file).unlink(missing_ok=True)
 
 
 def put(path: Path, data: bytes) -> None:

@@ -136,7 +136,7 @@ async def check_mirror_index(
     if not path.exists():
         return [], 0
     try:
-        index = await anyio.to_thread.run_sync(open_index, path)
+        index = await anyio.to_thread.run_sync(_open_index, path)
         try:
             size = (await anyio.to_thread.run_sync(index.state)).size
             findings = await anyio.to_thread.run_sync(index.check)
@@ -238,7 +238,7 @@ async def indexed_mirror(
     """
     async with open_log_source(LogPlace(mirror=folder), clock=clock) as source:
         published = await source.log.published()
-        index = await anyio.to_thread.run_sync(open_index, folder / INDEX)
+        index = await anyio.to_thread.run_sync(_open_index, folder / INDEX)
         try:
             state = await anyio.to_thread.run_sync(index.state)
             if state.size != published.size:
@@ -250,6 +250,12 @@ async def indexed_mirror(
             yield index, source
         finally:
             index.close()
+
+
+def _open_index(path: Path) -> AuditIndex:
+    if path.is_symlink():
+        raise DamagedIndex(f"{path} is a link, which leads out of the mirror; remove it")
+    return open_index(path)
 
 
 def _name(place: LogPlace) -> str:

@@ -28,6 +28,7 @@ from secure_cache.compose.proving import served_as
 from secure_cache.model.digest import Digest
 from secure_cache.model.errors import (
     CorruptObject,
+    DamagedIndex,
     Denied,
     HistoryChanged,
     LogInconsistent,
@@ -729,6 +730,8 @@ async def test_an_edited_mirror_json_is_noticed(tmp_path):
         text.replace('"v": 1', '"v": 2'),
         json.dumps({**document, "vkeys": []}),
         json.dumps({**document, "more": 1}),
+        json.dumps({**document, "keys_event": -5}),
+        json.dumps({**document, "untold": -5}),
     ):
         path.write_text(bad)
         with pytest.raises(CorruptObject, match="begin a new mirror"):
@@ -872,6 +875,33 @@ async def test_a_folder_with_something_else_in_it_is_not_made_a_mirror(tmp_path)
         await mirror_of(SignedLog(), tmp_path / "no" / "such")
     with pytest.raises(Misconfigured, match="cannot be used"):
         await mirror_of(SignedLog(), tmp_path / "thesis.tex")
+
+
+@pytest.mark.parametrize("name", ["tile", "tile/0/x.p", "keys", "policies", "evidence"])
+async def test_a_mirror_that_somebody_else_made_leads_nowhere_else(tmp_path, name):
+    """What no tree needs is removed, and in the place of a folder a link was put."""
+    log, folder, mine = SignedLog().grow_to(300), tmp_path / "mirror", tmp_path / "mine"
+    await mirror_of(log, folder)
+    (mine / "x.p").mkdir(parents=True)
+    for path in (mine / "thesis.tex", mine / "x.p/thesis.tex", mine / ".new-thesis"):
+        path.write_bytes(b"...")
+    path = folder / name
+    if path.exists():
+        path.rename(tmp_path / "away")
+    path.symlink_to(mine)
+    before = everything(mine)
+    log.grow_to(310)
+    with pytest.raises(CorruptObject, match="is a link"):
+        await mirror_of(log, folder)
+    assert everything(mine) == before
+    path.unlink()
+    await mirror_of(log, folder, anew=True)
+    await assert_good(folder, log)
+    (folder / "index.sqlite").symlink_to(mine / "index.sqlite")
+    with pytest.raises(DamagedIndex, match="is a link"):
+        async with mirror_audit(folder, clock=time.time):
+            pass
+    assert everything(mine) == before
 
 
 async def test_a_mirror_of_another_log_is_not_gone_on_with(tmp_path):
