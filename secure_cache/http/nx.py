@@ -254,15 +254,11 @@ class NxCache:
             await self._refuse(request, error, longest_seconds=0.9 * _PARTING_SECONDS)
 
     async def _method_not_allowed(self, request: CacheRequest) -> None:
-        text = b"this path takes GET, HEAD and PUT"
-        headers = [
-            (b"content-type", b"text/plain"),
-            (b"allow", b"GET, HEAD, PUT"),
-            (b"content-length", b"%d" % len(text)),
-            (b"connection", b"close"),
-        ]
-        await request.start(405, headers)
-        await request.body(text, more=False)
+        allow = (b"allow", b"GET, HEAD, PUT")
+        headers = ((b"content-type", b"text/plain"), allow, _NO_STORE)
+        request.status = 405
+        answer = Answer(405, b"this path takes GET, HEAD and PUT", headers)
+        await refuse_and_drain(request.send, request.receive, answer, self._limits.stranger_drain)
 
 
 def refusal_text(error: SecureCacheError) -> bytes:

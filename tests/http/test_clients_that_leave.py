@@ -121,6 +121,26 @@ async def test_nothing_more_is_read_for_a_client_that_has_left(world):
     assert client.taken < 12 * MIB
 
 
+async def test_a_client_of_another_protocol_hears_so_although_it_sends_a_body(world):
+    """Closed over what it still sends, the connection would be reset, and the answer lost."""
+    client = Client("POST")
+    parts = [b"a", b"b", b"c"]
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        sent.append((message.get("status"), message.get("more_body"), len(parts)))
+
+    await world.nx(client.scope, receive, send)
+    (finished,) = world.numbers.finished
+
+    # Told at once, and closed when all has come.
+    assert sent == [(405, None, 3), (None, True, 3), (None, False, 0)]
+    assert (finished.status, finished.outcome) == (405, "refused")
+
+
 async def test_a_transfer_that_never_has_to_wait_gives_others_their_turn(world):
     # Once proved, the artifact is not hashed again: nothing in between waits by itself.
     await world.fetch(world.caller(branch="main"), "1")
