@@ -94,10 +94,7 @@ def monitor_command(
             progress=Progress("judging"),
         )
         if follow is None:
-            found = anyio.run(once)
-            if not found.pinned:
-                note("The log's key was taken from the server; it is in the state from now on.")
-            return _code(found)
+            return _code(anyio.run(once))
         return _follow(once, follow, file)
 
 
@@ -118,6 +115,7 @@ async def _looking(once: Callable[[], Awaitable[Looked]], seconds: int) -> int:
             except Unavailable as error:
                 complain(f"{error}; looking again in {seconds} s")
             else:
+                _tell_first(found)
                 if found.broken is not None:
                     code = _broken(found, found.broken)
                     tasks.cancel_scope.cancel()
@@ -138,12 +136,19 @@ async def _cancel_when_told(
 
 
 def _code(found: Looked) -> int:
+    _tell_first(found)
     if found.broken is not None:
         return _broken(found, found.broken)
-    if found.began is not None:
-        note(f"This is the first look: from entry {found.began} on, entries are judged.")
     note(f"{found.judged} entries were judged; {found.alerts} alerts.")
     return Exit.NO if found.alerts else Exit.OK
+
+
+def _tell_first(found: Looked) -> None:
+    """What a person should know of a first look, and of no other."""
+    if not found.pinned:
+        note("The log's key was taken from the server; it is in the state from now on.")
+    if found.began is not None:
+        note(f"This is the first look: from entry {found.began} on, entries are judged.")
 
 
 def _broken(found: Looked, why: str) -> int:

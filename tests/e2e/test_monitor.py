@@ -338,4 +338,14 @@ def test_a_first_look_says_where_it_begins(server, monitor):
     first, second = monitor(), monitor()
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "from entry 3 on" in first.stderr
+    monitor.state.unlink()
+    process = monitor.start("--follow", "1s")
+    try:
+        said = [process.stderr.readline() for _ in range(3)]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert "Looking every 1 s" in said[0]
+    assert "key was taken from the server" in said[1]
+    assert "from entry 3 on" in said[2]
     assert "first look" not in second.stderr
