@@ -10,13 +10,14 @@ from world.server import cli, command, wait_until
 
 
 def audit(server, *arguments, token=None):
-    environment = os.environ | {"SECURE_CACHE_TOKEN": token or server.token(role="auditor")}
+    environment = os.environ | server.reach
+    environment |= {"SECURE_CACHE_TOKEN": token or server.token(role="auditor")}
     return subprocess.run(
         [command(), "audit", *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env=environment,
     )
 
@@ -49,10 +50,10 @@ def indexed(server, entries):
 
 
 @pytest.mark.slow
+@pytest.mark.every_storage
+@pytest.mark.timeout(600)
 def test_an_auditor_asks_a_server_that_crashed(make_server):
-    server = make_server(
-        workers=2, environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}
-    ).start()
+    server = make_server(workers=2, follow_seconds=0.2).start()
     store(server, "1", 40)
     server.kill9()
     server.start()
@@ -84,7 +85,9 @@ def test_an_auditor_asks_a_server_that_crashed(make_server):
         "the revocation to be seen",
     )
 
-    done = cli("audit", "index", "check", "--log", "--config", server.config)
+    done = cli(
+        *("audit", "index", "check", "--log", "--config", server.config), environment=server.reach
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     told = [event for event in server.events() if event.get("event") == "audit.query"]
     assert {event["rule"] for event in told} == {"auditor"}
@@ -98,7 +101,7 @@ def test_an_auditor_asks_a_server_that_crashed(make_server):
     assert audit(server, "show", "--server", server.url, 99999).returncode == 1
 
     # Made anew beside the running server; its answers are the same.
-    done = cli("audit", "index", "rebuild", "--config", server.config)
+    done = cli("audit", "index", "rebuild", "--config", server.config, environment=server.reach)
     assert done.returncode == 0, done.stderr
     server.stop()
     again = rows(audit(server, "query", "--store", server.config, "--json", "--limit", 1000))
@@ -107,7 +110,7 @@ def test_an_auditor_asks_a_server_that_crashed(make_server):
 
 @pytest.mark.slow
 def test_an_index_that_was_deleted_beside_the_server_is_soon_there_again(make_server):
-    server = make_server(environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}).start()
+    server = make_server(follow_seconds=0.2).start()
     store(server, "1", 4)
     indexed(server, 4)
     for _ in range(3):

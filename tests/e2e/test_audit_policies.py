@@ -15,7 +15,7 @@ def audit(server, *arguments):
 
 
 def run(server, *arguments):
-    environment = os.environ | {"SECURE_CACHE_TOKEN": server.token(role="auditor")}
+    environment = os.environ | server.reach | {"SECURE_CACHE_TOKEN": server.token(role="auditor")}
     return subprocess.run(
         [command(), "audit", *map(str, arguments)],
         check=False,
@@ -52,7 +52,7 @@ def told(server, text):
 
 @pytest.mark.slow
 def test_an_auditor_finds_the_policy_that_was_loosened(make_server, tmp_path):
-    server = make_server(environment={"SECURE_CACHE_AUDIT__FOLLOW_SECONDS": "0.2"}).start()
+    server = make_server(follow_seconds=0.2).start()
     wait_until(lambda: audit(server, "--server", server.url).stdout.count("\n") >= 2, "a policy")
     before, loosened = loosen(server)
     mirror = tmp_path / "mirror"
@@ -83,7 +83,7 @@ def test_an_auditor_finds_the_policy_that_was_loosened(make_server, tmp_path):
 
     # Another text in the place of one that was in force is never shown as that policy.
     server.stop()
-    (server.config.parent / "data" / "state" / "policy" / f"{2:012d}").unlink()
+    server.stored.delete(f"state/policy/{2:012d}")
     done = audit(server, "--store", server.config)
     assert done.returncode == 0
     assert "unknown: a text is not kept here" in done.stdout

@@ -1,5 +1,8 @@
 """Nothing that an auditor runs changes what he audits: store, keys, policy and settings stay as
-they are, byte for byte, and nothing is even made there and removed again."""
+they are, byte for byte, and nothing is even made there and removed again.
+
+Over a folder, where also the times of folders tell; over Azurite it is in test_audit_azurite.py.
+"""
 
 import os
 import re

@@ -13,6 +13,7 @@ PROJECTS = tiny(3)
 ALL = set(PROJECTS)
 
 
+@pytest.mark.every_storage(oldest_nx=True)
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_poison_of_a_pull_request_never_reaches_main(make_server, tmp_path, version, workers):

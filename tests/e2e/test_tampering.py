@@ -1,5 +1,9 @@
 """Promises 3 and 4 against somebody who can write the server's files: no unverified byte is
-served, and `log fsck` answers 5 to every change of the log."""
+served, and `log fsck` answers 5 to every change of the log.
+
+Over a folder, whose files have damage of their own (times, places, modes); over Azurite the same
+promises are in test_tampering_azurite.py.
+"""
 
 import hashlib
 import os

@@ -2,7 +2,7 @@
 
 The drills stand in docs/audit.md, section 10, and are taken from there, so that the two cannot
 differ. Each damages a copy of one installation, or of what an auditor keeps of it, and runs the
-real command.
+real command. Over a folder: what a tool says of damage does not depend on where it was read.
 """
 
 import shutil

@@ -1,6 +1,5 @@
 """A real server and three real witnesses: killed, silent, lying, and holding proof against it."""
 
-import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -171,22 +170,22 @@ def test_one_killed_and_one_lying_of_three(place, liar, profile, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.every_storage
 def test_log_and_state_put_back_together_stop_the_server(place, tmp_path):
     server, witnesses, seen = place("fail-open")
     server.start()
     seen.store(3)
     seen.wait_witnessed(3)
     server.stop()
-    shutil.copytree(server.data, tmp_path / "yesterday")
+    yesterday = server.copy(tmp_path / "yesterday")
     server.start()
     seen.store(3)
     seen.wait_witnessed(6)
     server.stop()
-    shutil.copytree(server.data, tmp_path / "newest")
+    newest = server.copy(tmp_path / "newest")
 
     # Somebody with all rights puts back everything.
-    shutil.rmtree(server.data)
-    shutil.copytree(tmp_path / "yesterday", server.data)
+    server.put_back(yesterday)
     assert server.fsck().returncode == 0, "from inside nothing can be seen"
     server.start()
     wait_until(lambda: "witness.proved" in server.logs(), "the witness to be heard", 30)
@@ -210,12 +209,10 @@ def test_log_and_state_put_back_together_stop_the_server(place, tmp_path):
     assert "signed with this log's key" in caught.value.logs
 
     # The newest state comes back, and with it the evidence; nothing else has to be done.
-    shutil.copytree(server.data / "state" / "seen", tmp_path / "seen")
-    shutil.rmtree(server.data)
-    shutil.copytree(tmp_path / "newest", server.data)
-    shutil.copytree(
-        tmp_path / "seen" / "contradiction", server.data / "state" / "seen" / "contradiction"
-    )
+    (proof,) = server.stored.names("state/seen/contradiction/*")
+    evidence = server.stored.read(proof)
+    server.put_back(newest)
+    server.stored.write(proof, evidence)
     assert server.fsck().returncode == 0
     server.start()
     seen.store(3)

@@ -17,11 +17,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools import missing
 from world import npm
 from world.server import free_port, wait_until
 from world.tls import Certificate, make_certificate
+
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
 
 HERE = Path(__file__).resolve().parents[1] / "azurite"
 
@@ -154,15 +158,21 @@ class Azurite:
 
     def create_container(self, name: str | None = None) -> str:
         """Make a container, by default a fresh one, and tell its name."""
-        from azure.storage.blob import BlobServiceClient
-
         name = name or self.fresh_container()
-        options = {} if self.ca_file is None else {"connection_verify": str(self.ca_file)}
-        with BlobServiceClient.from_connection_string(
-            self.connection_string, api_version=API_VERSION, retry_total=0, **options
-        ) as client:
-            client.create_container(name)
+        with self.reached(name) as container:
+            container.create_container()
         return name
+
+    @contextlib.contextmanager
+    def reached(self, container: str) -> "Iterator[ContainerClient]":
+        """By the account's key. It need not exist."""
+        from azure.storage.blob import ContainerClient
+
+        options = {} if self.ca_file is None else {"connection_verify": str(self.ca_file)}
+        with ContainerClient.from_connection_string(
+            self.connection_string, container, api_version=API_VERSION, retry_total=0, **options
+        ) as client:
+            yield client
 
     def _location(self) -> Path:
         location = self.directory / "location"

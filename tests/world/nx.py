@@ -13,7 +13,7 @@ from world import npm
 
 HERE = Path(__file__).resolve().parents[1] / "nx"
 VERSIONS = tuple(sorted(path.name for path in HERE.iterdir() if (path / "package.json").is_file()))
-NEWEST = VERSIONS[-1]
+OLDEST, NEWEST = VERSIONS[0], VERSIONS[-1]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TASK = re.compile(r"> nx run (?P<task>[\w:-]+)(?P<rest>.*)")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+from world.stored import InFolder, Stored
 
 if TYPE_CHECKING:
     from world.storage import Storage
@@ -87,7 +88,11 @@ class Memory:
 
 
 class Server:
-    """One installation, which may run, be stopped, be killed and run again on the same port."""
+    """One installation, which may run, be stopped, be killed and run again on the same port.
+
+    With `follow_seconds` it has an index wherever it stores things, and looks so often for what
+    is new in its log.
+    """
 
     def __init__(
         self,
@@ -98,6 +103,7 @@ class Server:
         environment: dict[str, str] | None = None,
         storage: "Storage | None" = None,
         replica_of: "Server | None" = None,
+        follow_seconds: float | None = None,
     ):
         place = storage.place() if storage is not None else None
         home = directory if replica_of is None else replica_of.directory
@@ -107,11 +113,21 @@ class Server:
         self.data = home / "data"
         self.workers = workers
         self.options = options
-        # What reaches the store is in the environment of every command, not of the server alone.
-        self._place = {} if place is None else place.environment
+        # What reaches the store, and the index of what is there, is in the environment of every
+        # command, not of the server alone.
+        self.reach = {} if place is None else dict(place.environment)
         if replica_of is not None:
-            self._place = replica_of._place
-        self.environment = (environment or {}) | self._place
+            self.reach = dict(replica_of.reach)
+        if follow_seconds is not None:
+            self.reach["SECURE_CACHE_AUDIT__FOLLOW_SECONDS"] = str(follow_seconds)
+            if place is not None and place.stored is not None:
+                self.reach["SECURE_CACHE_AUDIT__INDEX"] = str(self._index / "index.sqlite")
+        self.environment = (environment or {}) | self.reach
+        self.stored: Stored = InFolder(self.data)
+        if replica_of is not None:
+            self.stored = replica_of.stored
+        elif place is not None and place.stored is not None:
+            self.stored = place.stored
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         if replica_of is not None:
@@ -119,12 +135,17 @@ class Server:
             directory.mkdir()
             return
         init = () if place is None else place.options
-        done = cli("init", directory, *init, environment=self._place)
+        done = cli("init", directory, *init, environment=self.reach)
         assert done.returncode == 0, done.stderr
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def _index(self) -> Path:
+        """The folder of the index, where there is no data folder for it."""
+        return self.directory / "audit"
 
     # running
 
@@ -258,7 +279,7 @@ class Server:
             who = ["--branch", branch or "main"]
         done = cli(
             *("token", "issue", "--config", self.config, "--project", project, *who, "--ttl", ttl),
-            environment=self._place,
+            environment=self.reach,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1, "the token stands alone on stdout"
@@ -289,8 +310,22 @@ class Server:
         )
         wait_until(lambda: time.time() >= until + 1, "the next second")
 
+    def copy(self, folder: Path) -> Path:
+        """All that it stores, and its index; it does not run."""
+        self.stored.copy(folder / "stored")
+        if self._index.exists():
+            shutil.copytree(self._index, folder / "index")
+        return folder
+
+    def put_back(self, folder: Path) -> None:
+        """A copy; of what came later nothing is left."""
+        self.stored.put_back(folder / "stored")
+        if (folder / "index").exists():
+            shutil.rmtree(self._index)
+            shutil.copytree(folder / "index", self._index)
+
     def fsck(self) -> "subprocess.CompletedProcess[str]":
-        return cli("log", "fsck", "--config", self.config, timeout=120, environment=self._place)
+        return cli("log", "fsck", "--config", self.config, timeout=120, environment=self.reach)
 
     # what a client does
 

@@ -7,16 +7,19 @@ from typing import Protocol
 
 from fakes.azure_identity_endpoint import ManagedIdentity
 from world.azurite import Azurite
+from world.stored import InContainer, Stored
 
 CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 
 
 @dataclass(frozen=True)
 class Place:
-    """What `init` is told, and what is in the environment of every command."""
+    """What `init` is told, what is in the environment of every command, and the things there;
+    without them they are in the installation's folder."""
 
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    stored: Stored | None = None
 
 
 class Storage(Protocol):
@@ -45,9 +48,11 @@ class OnAzurite:
         self._port = azurite.port if port is None else port
 
     def place(self) -> Place:
+        container = self._azurite.create_container()
         return Place(
-            ("--storage", "azure", "--container", self._azurite.create_container()),
+            ("--storage", "azure", "--container", container),
             {CONNECTION_STRING: self._azurite.connection_string_at(self._port)},
+            InContainer(self._azurite, container),
         )
 
 
@@ -60,15 +65,17 @@ class OnAzuriteByToken:
         self._identity = identity
 
     def place(self) -> Place:
+        container = self._azurite.create_container()
         return Place(
             (
-                *("--storage", "azure", "--container", self._azurite.create_container()),
+                *("--storage", "azure", "--container", container),
                 *("--credential", "managed-identity", "--endpoint", self._azurite.endpoint),
             ),
             {
                 "SECURE_CACHE_STORAGE__CA_FILE": str(self._azurite.ca_file),
                 **self._identity.environment,
             },
+            InContainer(self._azurite, container),
         )
 
 
