@@ -203,8 +203,8 @@ def test_a_role_that_arrives_late_costs_no_restart(guarded):
         line = process.stdout.readline()
         assert line.startswith("secure-cache listening on ")
         url = line.split()[-1]
-        ready = httpx.get(f"{url}/readyz", trust_env=False).json()
-        numbers = httpx.get(f"{url}/metrics", trust_env=False).text
+        ready = httpx.get(f"{url}/readyz", trust_env=False, timeout=60).json()
+        numbers = httpx.get(f"{url}/metrics", trust_env=False, timeout=60).text
         process.terminate()
         _, err = process.communicate(timeout=READY_SECONDS)
     assert process.returncode == 0

@@ -56,7 +56,7 @@ def test_it_prints_one_line_when_it_is_ready_and_ends_with_0(workers, serve):
     line = process.popen.stdout.readline()
     assert line.startswith("secure-cache listening on http://127.0.0.1:")
     url = line.removeprefix("secure-cache listening on ").strip()
-    assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+    assert httpx.get(f"{url}/healthz", trust_env=False, timeout=60).status_code == 200
     code, rest, err = process.end()
     assert (code, rest) == (0, "")
     assert "Traceback" not in err
@@ -73,7 +73,7 @@ def test_ctrl_c_ends_it_like_sigterm(serve):
 def test_options_reach_the_workers(serve):
     process = serve("--root-path", "/nx", "--strict-status", "--workers", 2)
     url = process.popen.stdout.readline().removeprefix("secure-cache listening on ").strip()
-    answer = httpx.put(f"{url}/nx/v1/cache/a b", content=b"x", trust_env=False)
+    answer = httpx.put(f"{url}/nx/v1/cache/a b", content=b"x", trust_env=False, timeout=60)
     assert answer.status_code == 400
 
 

@@ -30,7 +30,7 @@ class Desk:
 
     @property
     def vkey(self) -> str:
-        return httpx.get(f"{self.server.url}/log/vkeys").text.strip()
+        return httpx.get(f"{self.server.url}/log/vkeys", timeout=60).text.strip()
 
     def audit(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -199,7 +199,7 @@ def test_two_runs_do_not_share_a_mirror(desk, mirror):
 def test_a_mirror_is_held_to_the_key_that_it_began_with(desk, mirror, tmp_path):
     other = Server(tmp_path / "other").start()
     try:
-        theirs = httpx.get(f"{other.url}/log/vkeys").text.strip()
+        theirs = httpx.get(f"{other.url}/log/vkeys", timeout=60).text.strip()
         assert "another key" in desk.refused(2, "mirror", mirror, "--log-key", theirs)
         stranger = Desk(other)
         assert "checkpoint" in stranger.refused(5, "mirror", mirror)
@@ -216,7 +216,7 @@ def test_what_is_no_mirror_says_how_to_make_one(desk, tmp_path):
 
 def test_a_proof_is_verified_offline_and_by_go(desk, tmp_path):
     keys = tmp_path / "keys.json"
-    keys.write_bytes(httpx.get(f"{desk.server.url}/log/keys").content)
+    keys.write_bytes(httpx.get(f"{desk.server.url}/log/keys", timeout=60).content)
     size = desk.server.checkpoint()[0]
     for index in (0, 3, 255, 256, size - 1):
         desk.ok("prove", index, "--out", tmp_path, "--log-key", desk.vkey)
@@ -288,7 +288,7 @@ def test_a_later_checkpoint_continues_an_earlier_one(desk, mirrored, tmp_path):
     desk.store("4", 3)
     assert "extends" in desk.ok("compare", older)
     newer = tmp_path / "newer"
-    newer.write_bytes(httpx.get(f"{desk.server.url}/log/checkpoint").content)
+    newer.write_bytes(httpx.get(f"{desk.server.url}/log/checkpoint", timeout=60).content)
     assert "same" in desk.ok("compare", newer, newer, "--log-key", desk.vkey)
     for pair in ((older, newer), (newer, older)):
         assert json.loads(desk.ok("compare", *pair, "--json"))["relation"] == "extends"

@@ -143,7 +143,7 @@ class Site:
         for server in (self.replicas[0], self.replicas[-1]):
             if not server.running:
                 continue
-            for line in httpx.get(f"{server.url}/metrics").text.splitlines():
+            for line in httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines():
                 wanted = all(f'{key}="{value}"' in line for key, value in labels.items())
                 if line.startswith(name + "{") and wanted:
                     total += float(line.rsplit(" ", 1)[1])
@@ -195,7 +195,7 @@ class Site:
     def must_verify_from_outside(self) -> None:
         self.must_have_killed_who_is_dead()
         server = self.replicas[0]
-        vkey = httpx.get(f"{server.url}/log/vkeys").text.strip()
+        vkey = httpx.get(f"{server.url}/log/vkeys", timeout=60).text.strip()
         done = run_tool(
             go_tool("tlogcheck"), "-vkey", vkey, f"{server.url}/log", token=self.auditor
         )
@@ -314,7 +314,9 @@ def test_no_promise_breaks_when_the_storage_is_away_and_comes_back(site):
     assert site.load.answers["PUT 403 storage-unavailable"] > 0, site.load.answers
     assert site.load.answers != before
     site.replicas[2].kill9()
-    assert all(httpx.get(f"{r.url}/healthz").status_code == 200 for r in site.replicas[:2])
+    assert all(
+        httpx.get(f"{r.url}/healthz", timeout=60).status_code == 200 for r in site.replicas[:2]
+    )
     assert site.metric("secure_cache_storage_requests_total", outcome="unavailable") > 0
     site.proxy.accept()
     site.replicas[2].start()

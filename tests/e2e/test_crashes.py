@@ -178,7 +178,10 @@ def test_an_upload_that_outlasts_the_drain_breaks_no_build(make_server):
             b"Authorization: Bearer %s\r\n\r\n12345" % token.encode()
         )
         wait_until(
-            lambda: "secure_cache_open_uploads 1.0" in httpx.get(f"{server.url}/metrics").text,
+            lambda: (
+                "secure_cache_open_uploads 1.0"
+                in httpx.get(f"{server.url}/metrics", timeout=60).text
+            ),
             "the upload to begin",
         )
         assert server.stop() == 0

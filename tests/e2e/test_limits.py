@@ -90,7 +90,7 @@ def _drip(wire, data):
 
 def test_more_uploads_than_allowed_are_refused_and_those_that_run_are_not(server, main):
     def both_are_open():
-        metrics = httpx.get(f"{server.url}/metrics", trust_env=False).text
+        metrics = httpx.get(f"{server.url}/metrics", trust_env=False, timeout=60).text
         return "secure_cache_open_uploads 2.0" in metrics
 
     with connect(server.port) as one, connect(server.port) as two:

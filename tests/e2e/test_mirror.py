@@ -28,7 +28,7 @@ class Auditor:
 
     @property
     def vkey(self):
-        return httpx.get(f"{self.server.url}/log/vkeys").text.strip()
+        return httpx.get(f"{self.server.url}/log/vkeys", timeout=60).text.strip()
 
     def run(self, *arguments, code=0):
         done = cli("audit", *arguments, environment=self.environment, timeout=120)
@@ -70,7 +70,7 @@ def newest_keys_event(auditor):
 
 
 def test_the_server_gives_the_ring_that_the_log_announced_to_everybody(auditor):
-    answer = httpx.get(f"{auditor.server.url}/log/keys")
+    answer = httpx.get(f"{auditor.server.url}/log/keys", timeout=60)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-cache"
@@ -279,7 +279,7 @@ def test_a_mirror_keeps_what_a_changed_history_shows(tmp_path, what):
         server.start()
         if what == "forked":
             auditor.store(20, 9)
-        note = httpx.get(f"{server.url}/log/checkpoint").content
+        note = httpx.get(f"{server.url}/log/checkpoint", timeout=60).content
         said = auditor.run("mirror", folder, code=5).stderr
         assert "The mirror is untouched" in said
         (evidence,) = (folder / "evidence").iterdir()

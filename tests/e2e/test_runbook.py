@@ -77,7 +77,7 @@ class Site:
             "CONFIG": str(self.first.config),
             "REPLICAS": " ".join(server.url for server in self.replicas),
             "SUSPECT": str(self.folder / "suspect"),
-            "LOG_KEY": httpx.get(f"{self.first.url}/log/vkeys").text.strip(),
+            "LOG_KEY": httpx.get(f"{self.first.url}/log/vkeys", timeout=60).text.strip(),
             **self.first.environment,
             **{name: str(value) for name, value in variables.items()},
         }
@@ -148,6 +148,7 @@ class Site:
 def exchanged(server: Server, token: str) -> str:
     answer = httpx.post(
         f"{server.url}/v1/token",
+        timeout=60,
         data={
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
@@ -231,7 +232,7 @@ def test_from_the_alarm_to_the_all_clear(site, record_property):
     wait_until(lambda: removed() == len(keys), "the log to tell the story")
     tell_the_story(site, keys)
     site.bash("9")
-    vkey = httpx.get(f"{site.first.url}/log/vkeys").text.strip()
+    vkey = httpx.get(f"{site.first.url}/log/vkeys", timeout=60).text.strip()
     found = run_tool(go_tool("tlogcheck"), "-vkey", vkey, site.folder / "mirror")
     assert found.returncode == 0, found.stderr
 

@@ -44,10 +44,10 @@ def test_go_verifies_a_running_servers_log_over_http_and_on_disk(
     fill(server, "1")
     published(server, ENTRIES)
     before = tmp_path / "before"
-    before.write_bytes(httpx.get(f"{server.url}/log/checkpoint").content)
+    before.write_bytes(httpx.get(f"{server.url}/log/checkpoint", timeout=60).content)
     fill(server, "2")
     published(server, 2 * ENTRIES)
-    vkey = httpx.get(f"{server.url}/log/vkeys").text.strip()
+    vkey = httpx.get(f"{server.url}/log/vkeys", timeout=60).text.strip()
     auditor, developer = server.token(role="auditor"), server.token(role="developer")
 
     done = check("-vkey", vkey, "-from", before, f"{server.url}/log", token=auditor)
@@ -65,7 +65,7 @@ def test_go_verifies_a_running_servers_log_over_http_and_on_disk(
 def test_a_policy_that_makes_the_log_public_lets_anybody_verify_it(server, check):
     fill(server, "1")
     published(server, ENTRIES)
-    vkey = httpx.get(f"{server.url}/log/vkeys").text.strip()
+    vkey = httpx.get(f"{server.url}/log/vkeys", timeout=60).text.strip()
     assert check("-vkey", vkey, f"{server.url}/log").returncode != 0
     server.edit_policy(lambda text: text + "log: { public: true }\n")
     time.sleep(2)

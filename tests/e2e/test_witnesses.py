@@ -54,7 +54,7 @@ class Place:
             assert self.server.put(token, str(self.stored), b"data").status_code == 200
 
     def note(self):
-        return httpx.get(f"{self.server.url}/log/checkpoint").content
+        return httpx.get(f"{self.server.url}/log/checkpoint", timeout=60).content
 
     def size(self):
         return self.server.checkpoint()[0]
@@ -163,9 +163,9 @@ def test_one_killed_and_one_lying_of_three(place, liar, profile, tmp_path):
     assert "log.faulted" not in server.logs()
     assert "witness.proved" not in server.logs()
     assert server.get(server.token(branch="main"), "1").content == b"data"
-    answer = httpx.get(f"{server.url}/readyz").json()
+    answer = httpx.get(f"{server.url}/readyz", timeout=60).json()
     assert answer["checks"]["log"] == "ok"
-    metrics = httpx.get(f"{server.url}/metrics").text
+    metrics = httpx.get(f"{server.url}/metrics", timeout=60).text
     assert 'secure_cache_witness_answers_total{result="failed",witness="w3"}' in metrics
 
 
@@ -188,18 +188,18 @@ def test_log_and_state_put_back_together_stop_the_server(place, tmp_path):
     server.put_back(yesterday)
     assert server.fsck().returncode == 0, "from inside nothing can be seen"
     server.start()
-    wait_until(lambda: "witness.proved" in server.logs(), "the witness to be heard", 30)
-    wait_until(lambda: "log.faulted" in server.logs(), "the log to stop", 30)
+    wait_until(lambda: "witness.proved" in server.logs(), "the witness to be heard", 90)
+    wait_until(lambda: "log.faulted" in server.logs(), "the log to stop", 90)
     size = seen.size()
     token = server.token(branch="main")
     assert server.put(token, "999", b"data").status_code == 403
     assert server.get(token, "1").content == b"data"
-    ready = httpx.get(f"{server.url}/readyz")
+    ready = httpx.get(f"{server.url}/readyz", timeout=60)
     assert ready.status_code == 200
     assert ready.json()["checks"]["log"] != "ok"
     assert seen.size() == size
     assert 'secure_cache_verification_failed_total{kind="log"}' in (
-        httpx.get(f"{server.url}/metrics").text
+        httpx.get(f"{server.url}/metrics", timeout=60).text
     )
     server.stop()
     assert server.fsck().returncode == 5

@@ -47,11 +47,11 @@ def test_a_checkpoint_gets_a_line_of_each_key_and_is_shown(witness, note):
     verifiers = [parse_cosigner_key(vkey) for vkey in witness.vkeys]
     assert len(open_note(cosigned, verifiers).signatures) == 2
     place = hashlib.sha256(ORIGIN.encode()).hexdigest()
-    shown = httpx.get(f"{witness.url}/{place}/checkpoint")
+    shown = httpx.get(f"{witness.url}/{place}/checkpoint", timeout=60)
     assert shown.content == cosigned
     assert shown.headers["content-type"] == "text/plain; charset=utf-8"
-    assert httpx.head(f"{witness.url}/{place}/checkpoint").content == b""
-    assert httpx.get(f"{witness.url}/vkeys").text.split() == witness.vkeys
+    assert httpx.head(f"{witness.url}/{place}/checkpoint", timeout=60).content == b""
+    assert httpx.get(f"{witness.url}/vkeys", timeout=60).text.split() == witness.vkeys
 
 
 @pytest.mark.parametrize(
