@@ -19,8 +19,10 @@ from secure_cache.model.errors import Misconfigured
 
 PARENT = """
 import json, os, sys
+import structlog
 from secure_cache.http.server import AppSource, ServerOptions
 from secure_cache.http.supervisor import Hooks, run
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 run(
     AppSource("fakes.edge_app:build", "{}"),
     ServerOptions(port=0, workers=2),
@@ -86,7 +88,8 @@ def test_a_machine_without_a_free_file_for_a_moment_does_not_end_the_other_worke
     try:
         assert json.loads(process.stdout.readline())[0] == "ready"
         first, other = children(process.pid)
-        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (4, 1 << 10))
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (4, limits[1]))
         os.kill(first, signal.SIGKILL)
         assert json.loads(process.stdout.readline()) == ["exit", first]
         while "server.worker_not_started" not in process.stderr.readline():
