@@ -21,6 +21,7 @@ from secure_cache.audit.reading import statement_of
 from secure_cache.client.abandoned import call_or_abandon
 from secure_cache.client.audit import RemoteAudit
 from secure_cache.client.http_answer import new_client
+from secure_cache.client.mirror_entries import signed_by
 from secure_cache.compose.audit_offline import offline_audit, offline_index_path
 from secure_cache.compose.log_source import LogPlace, LogSource, open_log_source
 from secure_cache.compose.mirroring import indexed_mirror
@@ -104,7 +105,7 @@ async def prove_policies(log: VerifiedLog, ring: KeyRing, indexes: Sequence[int]
         try:
             verify_event(leaf, ring)
         except CorruptObject as error:
-            if not _was_signed(leaf, ring):
+            if not signed_by(leaf, ring.before_revocations()):
                 doubts.append(
                     f"entry {index} is in the log, and no key of the ring ever signed it: {error}:"
                     " whoever appended it was not the server, and it counts for nothing here"
@@ -129,15 +130,6 @@ async def _named(log: VerifiedLog, index: int) -> bytes:
         return await log.entry(index)
     except NotFound as error:
         raise LogInconsistent(f"the place names entry {index}, and {error}") from error
-
-
-def _was_signed(leaf: bytes, ring: KeyRing) -> bool:
-    """By a key that may have been revoked since."""
-    try:
-        verify_event(leaf, ring.before_revocations())
-    except CorruptObject:
-        return False
-    return True
 
 
 async def indexes_of(

@@ -27,6 +27,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 MAX_CONTENT_LENGTH_DIGITS = 18
+NO_STORE = (b"cache-control", b"no-store")
+"""A cache on the way that asks nobody who asks would give one caller's answer to all others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 
 from secure_cache.core.telemetry import Finished, Telemetry
 from secure_cache.http.body import (
+    NO_STORE,
     Answer,
     BodyBounds,
     DrainBounds,
@@ -39,7 +40,6 @@ _PLAIN_CACHE_PATH = b"/v1/cache/"
 _REFUSAL = "secure_cache.refusal"
 _SLASHES = re.compile("/{2,}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
-_NO_STORE = (b"cache-control", b"no-store")
 
 
 class Front:
@@ -160,9 +160,9 @@ def _guarded(headers: Headers) -> Headers:
     """Much of what is answered was written by others; no browser may guess what it is. And what
     does not say that it may be kept was meant for this caller: no cache on the way gives it on."""
     others = [pair for pair in headers if pair[0].lower() != _NOSNIFF[0]]
-    if any(name.lower() == _NO_STORE[0] for name, _ in others):
+    if any(name.lower() == NO_STORE[0] for name, _ in others):
         return [*others, _NOSNIFF]
-    return [*others, _NO_STORE, _NOSNIFF]
+    return [*others, NO_STORE, _NOSNIFF]
 
 
 def _outcome(status: int) -> str:

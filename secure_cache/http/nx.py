@@ -21,6 +21,7 @@ from secure_cache.core.put import Body, Put
 from secure_cache.core.telemetry import Telemetry
 from secure_cache.http.bearer import bearer_token
 from secure_cache.http.body import (
+    NO_STORE,
     Answer,
     BodyBounds,
     DrainBounds,
@@ -53,9 +54,6 @@ _PARTING_SECONDS = 2.0
 """Less than a server that leaves waits for it (`server.LAST_WORDS_SECONDS`)."""
 
 _STALLED_SEND_SECONDS = 60.0
-_NO_STORE = (b"cache-control", b"no-store")
-"""A cache on the way that asks nobody who asks would give one caller's answer to all others."""
-
 _ASK_AFTER_BYTES = 4 * 1024 * 1024
 
 
@@ -157,7 +155,7 @@ class NxCache:
         headers = [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", b"%d" % artifact.size),
-            _NO_STORE,
+            NO_STORE,
             (b"x-secure-cache-entry", artifact.entry.entry_id.encode()),
             (b"x-secure-cache-tier", str(artifact.entry.tier).encode()),
         ]
@@ -218,7 +216,7 @@ class NxCache:
         headers = [
             (b"content-type", b"text/plain"),
             (b"content-length", b"0"),
-            _NO_STORE,
+            NO_STORE,
             (b"x-secure-cache-entry", entry.entry_id.encode()),
         ]
         await request.start(202 if self._strict else 200, headers)
@@ -233,7 +231,7 @@ class NxCache:
         status = cache_status(error, request.method, strict=self._strict)
         text = refusal_text(error)
         reason = (REASON_HEADER, error.code.encode())
-        headers = ((b"content-type", b"text/plain"), reason, _NO_STORE)
+        headers = ((b"content-type", b"text/plain"), reason, NO_STORE)
         if request.method != "PUT" or request.body_ended:
             await request.start(status, [*headers, (b"content-length", b"%d" % len(text))])
             await request.body(b"" if request.method == "HEAD" else text, more=False)
@@ -255,7 +253,7 @@ class NxCache:
 
     async def _method_not_allowed(self, request: CacheRequest) -> None:
         allow = (b"allow", b"GET, HEAD, PUT")
-        headers = ((b"content-type", b"text/plain"), allow, _NO_STORE)
+        headers = ((b"content-type", b"text/plain"), allow, NO_STORE)
         request.status = 405
         answer = Answer(405, b"this path takes GET, HEAD and PUT", headers)
         await refuse_and_drain(request.send, request.receive, answer, self._limits.stranger_drain)

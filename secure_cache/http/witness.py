@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 from secure_cache.core.witness import Witness
 from secure_cache.core.witness_book import WitnessBook
 from secure_cache.http.body import (
+    NO_STORE,
     Answer,
     BodyBounds,
     DrainBounds,
@@ -193,7 +194,7 @@ def _plain(status: int, text: str) -> Answer:
 def _type(content_type: str = _TEXT) -> tuple[tuple[bytes, bytes], ...]:
     return (
         (b"content-type", content_type.encode()),
-        (b"cache-control", b"no-store"),
+        NO_STORE,
         (b"x-content-type-options", b"nosniff"),
     )
 

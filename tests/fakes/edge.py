@@ -147,6 +147,14 @@ def events(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def refuses_connections(server):
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def wait_for(question, *, seconds=60):
     """Ask until the answer is true."""
     end = time.monotonic() + seconds

@@ -8,7 +8,7 @@ import struct
 import pytest
 import uvicorn
 import uvloop
-from fakes.edge import edge, read_all, read_answer, status_of, wait_for
+from fakes.edge import edge, read_all, read_answer, refuses_connections, status_of, wait_for
 from uvicorn.server import ServerState
 
 from secure_cache.http.connection import hardened
@@ -16,14 +16,6 @@ from secure_cache.http.connection_limits import ConnectionLimits
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 PATIENT = {"parting_seconds": 20.0}
-
-
-def refuses_connections(server):
-    try:
-        server.connect().close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def leave(server):

@@ -15,6 +15,7 @@ from fakes.edge import (
     launch,
     read_all,
     read_answer,
+    refuses_connections,
     status_of,
     statuses,
     wait_for,
@@ -31,14 +32,6 @@ def is_running(pid):
     except ProcessLookupError:
         return False
     return True
-
-
-def refuses_connections(server):
-    try:
-        server.connect().close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def workers_of(server):
